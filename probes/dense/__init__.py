@@ -1,0 +1,1 @@
+"""Dense probe: frozen patch tokens to per-pixel classes."""

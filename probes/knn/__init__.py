@@ -1,0 +1,1 @@
+"""Image-level probe: k-NN and linear classification of an image folder."""

@@ -1,0 +1,113 @@
+"""What a probe is, and the table of probes. Imports no torch."""
+
+import dataclasses
+import importlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+from rice.errors import RiceError, nearest
+from rice.progress import Progress
+
+if TYPE_CHECKING:
+    from rice.encoders.base import Encoder
+    from rice.encoders.spec import EncoderSpec
+
+PROBES: dict[str, str] = {
+    "dense": "probes.dense.probe:DenseProbe",
+    "knn": "probes.knn.probe:KnnProbe",
+}
+
+ENTRY_POINTS = "rice.probes"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metric:
+    """One number. `n` counts the items behind it; `stderr` is over these items, where it is known.
+
+    `protocol` names the definition that was used, in full, so that two numbers under one name are comparable.
+    """
+
+    name: str
+    value: float
+    n: int
+    unit: str
+    higher_is_better: bool
+    split: str
+    stderr: float | None = None
+    protocol: str
+
+
+def run_only(default: Any, **metadata: Any) -> Any:
+    """A config field that changes how a probe runs but not what it computes: it is not part of a result's identity."""
+    return field(default=default, metadata={"run_only": True, **metadata})
+
+
+def identity(config: Any) -> dict[str, Any]:
+    """The config's fields that belong to a result's identity, as JSON values."""
+    fields = (f for f in dataclasses.fields(config) if not f.metadata.get("run_only"))
+    return {f.name: _plain(getattr(config, f.name)) for f in fields}
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value):
+        return identity(value)
+    if isinstance(value, (tuple, list)):
+        return [_plain(item) for item in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+class Probe(Protocol):
+    """Judges one frozen encoder on one dataset.
+
+    A probe is a class with a frozen keyword-only config; `Probe(config, data)` where `data` is the root of a dataset
+    in the layout that the probe reads. Creating one touches no file and imports no torch.
+    """
+
+    name: ClassVar[str]
+    version: ClassVar[int]
+    """Of the protocol: raised whenever a change of code changes the numbers."""
+    Config: ClassVar[type]
+
+    def __init__(self, config: Any, data: Path) -> None: ...
+
+    def inspect(self) -> str:
+        """One line on what this probe finds at its data root. Errors: RiceError when it cannot be used."""
+        ...
+
+    def fingerprint(self) -> str:
+        """SHA-256 that changes when the annotations or the files that the probe would read change (names and sizes)."""
+        ...
+
+    def input_size(self, spec: "EncoderSpec", size: int | None) -> int:
+        """Edge in pixels of the square input that the encoder will see. `size`: asked for by `NAME@SIZE`, or None."""
+        ...
+
+    def run(self, encoder: "Encoder", *, seed: int, workdir: Path, progress: Progress) -> Iterable[Metric]:
+        """Yield the metrics of one seed. Writes only under `workdir`; `workdir/items.parquet` holds per-item scores.
+
+        `workdir` is kept between the seeds of one cell and between restarts, so it may cache and resume there.
+        """
+        ...
+
+
+def probe_names() -> list[str]:
+    """Names of all probes, our own first, then those of entry points."""
+    return [*PROBES, *(name for name in _plugins() if name not in PROBES)]
+
+
+def probe_class(name: str) -> type[Probe]:
+    """The class behind a probe's name. Errors: RiceError with the nearest names."""
+    target = {**_plugins(), **PROBES}.get(name)
+    if target is None:
+        raise RiceError(f"unknown probe {name!r}.{nearest(name, probe_names())} Known: {', '.join(probe_names())}")
+    module, _, attribute = target.partition(":")
+    cls: type[Probe] = getattr(importlib.import_module(module), attribute)
+    return cls
+
+
+def _plugins() -> Mapping[str, str]:
+    from importlib.metadata import entry_points
+
+    return {point.name: point.value for point in entry_points(group=ENTRY_POINTS)}

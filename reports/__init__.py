@@ -1,0 +1,1 @@
+"""From stored results to knowledge: tables, figures, pages."""

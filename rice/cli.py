@@ -1,0 +1,104 @@
+"""The `rice` command: one static table, verb -> ("module:function", help line). Modules are imported on use.
+
+A verb's function is turned into a command line by tyro: its parameters are the flags, its docstring is the help.
+Third parties add verbs by the entry point group `rice.verbs` (name = verb, value = "module:function").
+"""
+
+import importlib
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from rice.errors import RiceError, nearest
+
+VERBS: dict[str, tuple[str, str]] = {
+    "quickstart": ("reports.workflows:quickstart", "The main job in minutes, offline: sweep, table, PCA clip."),
+    "encoders": ("rice.encoders.commands:encoders", "List the zoo of encoders."),
+    "doctor": (
+        "rice.encoders.doctor:doctor",
+        "What is installed, what is missing; check an encoder against its source.",
+    ),
+    "export": ("rice.encoders.commands:export", "Write an encoder for transformers.AutoModel.from_pretrained."),
+    "world": ("rice.data.world.commands:world", "Write generated scenes or clips in a benchmark's own layout."),
+    "data check": ("probes.check:check", "Validate a data root and say what each probe would find in it."),
+    "sweep": ("probes.sweep:sweep", "Encoders x probes x datasets x seeds, resumable."),
+    "tables": ("reports.tables:tables", "Results as a table: Markdown, LaTeX, CSV or HTML."),
+    "pca": ("probes.visual.pca:pca", "PCA of patch tokens over a video, a folder of frames or a picture."),
+}
+
+ENTRY_POINTS = "rice.verbs"
+EXIT_BAD_INPUT = 2
+EXIT_INTERRUPTED = 130
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run one verb; exit with status 2 and one line on bad input."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(overview())  # noqa: T201
+        return
+    if arguments[0] in ("-V", "--version"):
+        from rice import __version__
+
+        print(f"rice {__version__}")  # noqa: T201
+        return
+    try:
+        verb, target, rest = _resolve(arguments)
+        _run(verb, target, rest)
+    except RiceError as error:
+        print(f"rice: error: {error}", file=sys.stderr)  # noqa: T201
+        sys.exit(EXIT_BAD_INPUT)
+    except KeyboardInterrupt:
+        print("rice: interrupted; the same command resumes", file=sys.stderr)  # noqa: T201
+        sys.exit(EXIT_INTERRUPTED)
+
+
+def overview() -> str:
+    """The text of `rice --help`: no module of a verb is imported for it."""
+    verbs = VERBS | {name: (target, "(plug-in)") for name, target in _plugins().items()}
+    width = max(map(len, verbs))
+    lines = [f"  {verb:<{width}}  {text}" for verb, (_, text) in verbs.items()]
+    return "\n".join(
+        [
+            "usage: rice VERB [OPTIONS]",
+            "",
+            "How good is this frozen encoder, really, at dense work?",
+            "",
+            *lines,
+            "",
+            "rice VERB --help says more. Start with: rice quickstart",
+        ]
+    )
+
+
+def _resolve(arguments: list[str]) -> tuple[str, str, list[str]]:
+    for words in (2, 1):  # "data check" before "data"
+        verb = " ".join(arguments[:words])
+        if len(arguments) >= words and verb in VERBS:
+            return verb, VERBS[verb][0], arguments[words:]
+    plugins = _plugins()
+    if arguments[0] in plugins:
+        return arguments[0], plugins[arguments[0]], arguments[1:]
+    longer = [verb for verb in VERBS if verb.startswith(f"{arguments[0]} ")]
+    hint = f" Did you mean {', '.join(longer)}?" if longer else nearest(arguments[0], [*VERBS, *plugins])
+    raise RiceError(f"unknown verb {arguments[0]!r}.{hint} See: rice --help")
+
+
+def _plugins() -> dict[str, str]:
+    from importlib.metadata import entry_points
+
+    return {point.name: point.value for point in entry_points(group=ENTRY_POINTS)}
+
+
+def _run(verb: str, target: str, arguments: list[str]) -> None:
+    module, _, name = target.partition(":")
+    function: Callable[..., Any] = getattr(importlib.import_module(module), name)
+    import tyro
+
+    status = tyro.cli(function, prog=f"rice {verb}", args=arguments, config=(tyro.conf.OmitSubcommandPrefixes,))
+    if isinstance(status, int) and status:
+        sys.exit(status)
+
+
+if __name__ == "__main__":
+    main()

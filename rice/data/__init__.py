@@ -1,0 +1,1 @@
+"""Data: readers of the real layouts, and the generated world."""

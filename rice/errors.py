@@ -1,0 +1,33 @@
+"""Errors that a user can mend. The command line prints them as one line and exits with status 2."""
+
+import difflib
+import importlib
+from collections.abc import Iterable
+from types import ModuleType
+
+
+class RiceError(Exception):
+    """Something outside the program is wrong. The message says what was expected, what came, and what to do."""
+
+
+class MissingExtraError(RiceError):
+    """An optional dependency is not installed; the message carries the pip line that adds it."""
+
+
+def require(module: str, extra: str) -> ModuleType:
+    """Import `module`, or say which extra of rice-suite brings it.
+
+    Errors: MissingExtraError with the exact pip line.
+    """
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] != module.partition(".")[0]:
+            raise  # the module is there; something that it needs is not
+        raise MissingExtraError(f"{module} is not installed; add it with: pip install 'rice-suite[{extra}]'") from error
+
+
+def nearest(name: str, known: Iterable[str], count: int = 3) -> str:
+    """' Did you mean a, b?' for an error message, or an empty string when nothing is near."""
+    matches = difflib.get_close_matches(name, list(known), n=count, cutoff=0.5)
+    return f" Did you mean {', '.join(matches)}?" if matches else ""

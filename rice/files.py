@@ -1,0 +1,116 @@
+"""Atomic writes, safe paths, hashes: the only module that renames, and the only one that resolves foreign paths."""
+
+import contextlib
+import hashlib
+import json
+import math
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import IO, Any
+
+from rice.errors import RiceError
+
+
+class UnsafePathError(RiceError):
+    """A path that came from a file leads outside the folder that it belongs to."""
+
+
+@contextlib.contextmanager
+def atomic_write(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
+    """Open a temporary file beside `path`; on a clean exit flush it to disk and rename it over `path`.
+
+    A reader sees the old file or the whole new one, whenever the writer is killed. On an exception nothing changes.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    try:
+        with os.fdopen(descriptor, mode, encoding=None if "b" in mode else "utf-8") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o666 & ~_umask())  # noqa: PTH101 - mkstemp creates 0600
+        os.replace(temporary, path)  # noqa: PTH105
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)  # noqa: PTH108
+        raise
+
+
+@contextlib.contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Yield a temporary folder beside `path`; on a clean exit rename it to `path`, which must not exist by then.
+
+    If another writer finished `path` first, its folder stays and ours is dropped: both must hold the same content.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp"))
+    try:
+        yield temporary
+        temporary.chmod(0o777 & ~_umask())
+        try:
+            os.rename(temporary, path)  # noqa: PTH104 - fails when `path` is a folder with content
+        except OSError:
+            if not path.is_dir():
+                raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` atomically as JSON with sorted keys. NaN and infinity are refused: they are not JSON."""
+    with atomic_write(path) as file:
+        json.dump(value, file, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
+        file.write("\n")
+
+
+def read_json(path: Path) -> Any:
+    """Parse a JSON file. Errors: RiceError naming the file (missing, unreadable, not JSON, not UTF-8)."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RiceError(f"cannot read {path}: {error.strerror or error}") from error
+    except (ValueError, RecursionError) as error:
+        raise RiceError(f"{path} is not valid JSON: {error}") from error
+
+
+def safe_join(root: Path, relative: str) -> Path:
+    """`root / relative` for a name that came from outside, e.g. COCO's `file_name`.
+
+    Errors: UnsafePathError for absolute names, drive letters, NUL bytes, and names or links that leave `root`.
+    """
+    posix, windows = PurePosixPath(relative), PureWindowsPath(relative)
+    escapes = ".." in posix.parts or ".." in windows.parts
+    if not relative or "\0" in relative or posix.is_absolute() or windows.drive or windows.root or escapes:
+        raise UnsafePathError(f"expected a file name inside {root}, got {relative!r}; correct the annotation file")
+    path = root / relative
+    if not path.resolve().is_relative_to(root.resolve()):
+        raise UnsafePathError(f"{relative!r} is a link that leaves {root}; replace it with the file itself")
+    return path
+
+
+def sha256_file(path: Path) -> str:
+    """Hex SHA-256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sha256_json(value: Any) -> str:
+    """Hex SHA-256 of a JSON value's canonical form (sorted keys, no spaces). NaN is refused."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def format_bytes(count: float) -> str:
+    """1536 -> '1.5 KiB'."""
+    units = ("B", "KiB", "MiB", "GiB", "TiB")
+    power = 0 if count < 1 else min(int(math.log(count, 1024)), len(units) - 1)
+    return f"{count:.0f} B" if power == 0 else f"{count / 1024**power:.1f} {units[power]}"
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

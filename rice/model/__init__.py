@@ -1,0 +1,1 @@
+"""The parts of the RICE network, one part of the paper per file."""

@@ -1,0 +1,86 @@
+"""Progress of long jobs: one protocol, so that no probe owns a bar and no library prints.
+
+A sweep's cell writes JSON lines that its parent turns into bars; a command shows bars itself; a test stays silent.
+"""
+
+import contextlib
+import json
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sized
+from typing import IO, Protocol, TypeVar
+
+T = TypeVar("T")
+
+LINE_PREFIX = "@progress "
+_INTERVAL_S = 0.2
+
+
+class Progress(Protocol):
+    """Says how far a loop has come."""
+
+    def track(self, items: Iterable[T], description: str, total: int | None = None) -> Iterator[T]:
+        """Yield `items`, reporting after each. `total` is taken from `len(items)` where it is not given."""
+        ...
+
+
+class SilentProgress:
+    """Reports nothing."""
+
+    def track(self, items: Iterable[T], description: str, total: int | None = None) -> Iterator[T]:
+        """Yield `items`."""
+        yield from items
+
+
+class BarProgress:
+    """A bar on standard error for each loop (rich); plain lines when it is not a terminal."""
+
+    def track(self, items: Iterable[T], description: str, total: int | None = None) -> Iterator[T]:
+        """Yield `items` under a bar with rate and remaining time."""
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+        from rich.progress import Progress as RichProgress
+
+        console = Console(stderr=True)
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+        )
+        with RichProgress(*columns, console=console, transient=console.is_terminal) as bars:
+            yield from bars.track(items, total=total_of(items, total), description=description)
+
+
+class LineProgress:
+    """One JSON line per report, at most five a second, for a parent process that shows the bars."""
+
+    def __init__(self, stream: IO[str] | None = None) -> None:
+        self.stream = stream if stream is not None else sys.stdout
+
+    def track(self, items: Iterable[T], description: str, total: int | None = None) -> Iterator[T]:
+        """Yield `items`; the first and the last report are always written."""
+        total = total_of(items, total)
+        done, last = 0, time.monotonic()
+        self._write(description, done, total)
+        for item in items:
+            yield item
+            done += 1
+            if time.monotonic() - last >= _INTERVAL_S:
+                self._write(description, done, total)
+                last = time.monotonic()
+        self._write(description, done, total)
+
+    def _write(self, description: str, done: int, total: int | None) -> None:
+        line = json.dumps({"description": description, "done": done, "total": total})
+        with contextlib.suppress(BrokenPipeError):  # the parent is gone; the job's own watch ends it
+            self.stream.write(f"{LINE_PREFIX}{line}\n")
+            self.stream.flush()
+
+
+def total_of(items: Iterable[T], total: int | None) -> int | None:
+    """The number of items, where it is given or known."""
+    if total is None and isinstance(items, Sized):
+        return len(items)
+    return total
