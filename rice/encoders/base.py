@@ -33,6 +33,9 @@ class Encoder(nn.Module):
     (the published ones), "random", or a path; `trained` is False for random weights, so that tables can say so.
     """
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, module: nn.Module, spec: EncoderSpec, extract: Extract, *, weights: str) -> None:
         """`extract(module, normalised_B3HW, layer)` returns the features of one hidden state of the source."""
         super().__init__()
