@@ -1,0 +1,76 @@
+"""The command: quick to answer, clear when wrong, and its flags change only on purpose."""
+
+import importlib
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from rice.cli import VERBS, main
+
+FLAGS = Path(__file__).with_name("command_line.json")
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "rice.cli", *arguments], capture_output=True, text=True, check=False)
+
+
+def test_help_is_instant_and_imports_nothing_heavy() -> None:
+    code = "import sys; from rice.cli import main; main(['--help']); print(sorted(sys.modules), file=sys.stderr)"
+    best = float("inf")
+    for _ in range(3):
+        start = time.perf_counter()
+        result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        best = min(best, time.perf_counter() - start)
+    assert best < 0.5
+    for heavy in ("torch", "pandas", "numpy", "transformers", "tyro", "rich"):
+        assert f"'{heavy}'" not in result.stderr
+    for verb in VERBS:
+        assert verb in result.stdout
+
+
+@pytest.mark.parametrize("target", [target for target, _ in VERBS.values()])
+def test_every_verb_exists(target: str) -> None:
+    module, _, name = target.partition(":")
+    assert callable(getattr(importlib.import_module(module), name))
+
+
+@pytest.mark.parametrize(("wrong", "right"), [("swep", "sweep"), ("data", "data check"), ("tabels", "tables")])
+def test_an_unknown_verb_names_the_nearest(wrong: str, right: str) -> None:
+    result = run(wrong)
+    assert result.returncode == 2
+    assert right in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
+
+
+def test_version_is_the_package_version() -> None:
+    from importlib.metadata import version
+
+    assert run("--version").stdout.split() == ["rice", version("rice-suite")]
+
+
+def flags(verb: str, capsys: pytest.CaptureFixture[str]) -> list[str]:
+    with pytest.raises(SystemExit) as caught:
+        main([*verb.split(), "--help"])
+    assert caught.value.code == 0
+    text = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out)
+    return sorted(set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]*", "\n".join(_option_lines(text)))))
+
+
+def _option_lines(text: str) -> list[str]:
+    """Lines of the help that introduce an option: a box's line that begins with it."""
+    return [line for line in text.splitlines() if re.match(r"^[\s│]*-", line)]
+
+
+def test_the_command_line_is_frozen(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A changed flag breaks users' scripts. Where it is meant, run this test with RICE_FREEZE=1 and commit the file."""
+    monkeypatch.setenv("COLUMNS", "160")
+    found = {verb: flags(verb, capsys) for verb in VERBS}
+    if os.environ.get("RICE_FREEZE"):
+        FLAGS.write_text(json.dumps(found, indent=1) + "\n")
+    assert found == json.loads(FLAGS.read_text())

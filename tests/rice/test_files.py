@@ -1,0 +1,136 @@
+"""Writes are whole or absent, foreign paths stay inside their folder."""
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rice.errors import RiceError
+from rice.files import (
+    UnsafePathError,
+    atomic_folder,
+    atomic_write,
+    format_bytes,
+    read_json,
+    safe_join,
+    sha256_file,
+    sha256_json,
+    write_json,
+)
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    write_json(path, {"old": 1})
+    with pytest.raises(ZeroDivisionError), atomic_write(path) as file:
+        file.write("half")
+        raise ZeroDivisionError
+    assert json.loads(path.read_text()) == {"old": 1}
+    assert os.listdir(tmp_path) == ["a.json"]
+
+
+def test_a_killed_writer_never_leaves_a_half_written_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    code = (
+        "import sys; from pathlib import Path; from rice.files import atomic_write\n"
+        "i = 0\n"
+        "while True:\n"
+        "    i += 1\n"
+        "    with atomic_write(Path(sys.argv[1])) as file:\n"
+        "        for _ in range(2000): file.write(f'{i % 10}' * 10)\n"
+    )
+    for attempt in range(5):
+        process = subprocess.Popen([sys.executable, "-c", code, str(path)])
+        while not path.exists():
+            time.sleep(0.005)
+        time.sleep(0.02 * attempt + 0.013)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        text = path.read_text()
+        assert len(text) == 20_000
+        assert len(set(text)) == 1
+
+
+def test_written_files_follow_the_umask(tmp_path: Path) -> None:
+    (tmp_path / "plain").write_text("")
+    write_json(tmp_path / "atomic", 1)
+    assert (tmp_path / "atomic").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+def test_a_failed_folder_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError), atomic_folder(tmp_path / "set") as folder:
+        (folder / "part").write_text("x")
+        raise ZeroDivisionError
+    assert os.listdir(tmp_path) == []
+
+
+def test_of_two_writers_of_a_folder_the_first_stays(tmp_path: Path) -> None:
+    with atomic_folder(tmp_path / "set") as second:
+        (second / "who").write_text("second")
+        with atomic_folder(tmp_path / "set") as first:
+            (first / "who").write_text("first")
+    assert (tmp_path / "set" / "who").read_text() == "first"
+    assert os.listdir(tmp_path) == ["set"]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_json_refuses_what_is_not_json(tmp_path: Path, value: float) -> None:
+    with pytest.raises(ValueError, match="Out of range|not JSON compliant"):
+        write_json(tmp_path / "a.json", {"x": value})
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"[" * 100_000])
+def test_unreadable_json_is_one_clear_line(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "a.json").write_bytes(content)
+    with pytest.raises(RiceError, match=r"a\.json") as caught:
+        read_json(tmp_path / "a.json")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "name", ["../x", "a/../../x", "/etc/passwd", "", "a\0b", "..\\x", "C:\\x", "\\\\host\\x", ".."]
+)
+def test_names_that_leave_the_folder_are_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(UnsafePathError):
+        safe_join(tmp_path, name)
+
+
+def test_links_that_leave_the_folder_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "out").write_text("secret")
+    (tmp_path / "in" / "link").symlink_to(tmp_path / "out")
+    with pytest.raises(UnsafePathError):
+        safe_join(tmp_path / "in", "link")
+
+
+@given(st.text(min_size=1, max_size=30))
+def test_a_joined_path_is_always_inside(name: str) -> None:
+    root = Path("/root/of/images")
+    try:
+        path = safe_join(root, name)
+    except UnsafePathError:
+        return
+    assert path.resolve().is_relative_to(root)
+
+
+def test_hashes_are_the_standard_ones(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"abc" * 100_000)
+    assert sha256_file(tmp_path / "a") == hashlib.sha256(b"abc" * 100_000).hexdigest()
+    assert sha256_json({"b": [1, 2.5], "a": "é"}) == hashlib.sha256('{"a":"é","b":[1,2.5]}'.encode()).hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (3 << 30, "3.0 GiB"), (1 << 60, "1048576.0 TiB")],
+)
+def test_sizes_read_well(count: int, text: str) -> None:
+    assert format_bytes(count) == text
