@@ -98,12 +98,19 @@ def probe_names() -> list[str]:
 
 
 def probe_class(name: str) -> type[Probe]:
-    """The class behind a probe's name. Errors: RiceError with the nearest names."""
-    target = {**_plugins(), **PROBES}.get(name)
+    """The class behind a probe's name, or behind `module:Class`. Errors: RiceError with the nearest names."""
+    target = {**_plugins(), **PROBES}.get(name, name if ":" in name else None)
     if target is None:
         raise RiceError(f"unknown probe {name!r}.{nearest(name, probe_names())} Known: {', '.join(probe_names())}")
     module, _, attribute = target.partition(":")
-    cls: type[Probe] = getattr(importlib.import_module(module), attribute)
+    try:
+        cls: type[Probe] = getattr(importlib.import_module(module), attribute)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module}.".startswith(f"{error.name}."):
+            raise  # the module is there; something that it needs is not
+        raise RiceError(f"probe {name!r}: there is no module {module!r} on the Python path") from error
+    except AttributeError as error:
+        raise RiceError(f"probe {name!r}: the module {module!r} has no {attribute!r}") from error
     return cls
 
 

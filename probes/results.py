@@ -1,0 +1,214 @@
+"""The store of results: one atomic JSON file per (encoder, probe, dataset, config, protocol version, seed).
+
+A file's name is the hash of what identifies its numbers, so writers on many hosts never meet, and a changed encoder,
+dataset or config makes its results missing instead of wrong. Imports no torch; pandas only inside `load`.
+"""
+
+import dataclasses
+import json
+import math
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from probes.protocol import Metric
+from rice.errors import RiceError
+from rice.files import sha256_json, write_json
+
+if TYPE_CHECKING:
+    import pandas
+
+SCHEMA = 1
+RESULTS, ITEMS = "results", "items"
+
+COLUMNS = (
+    *("encoder", "encoder_fingerprint", "trained", "weights", "probe", "dataset", "dataset_fingerprint"),
+    *("metric", "value", "n", "unit", "higher_is_better", "split", "stderr", "protocol", "protocol_version"),
+    *("seed", "size", "layer", "norm", "tokens", "gflops", "images_per_s", "seconds", "config", "device", "key"),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Identity:
+    """What makes two numbers the same measurement. `config` is `protocol.identity` of the probe's config.
+
+    `size` is the edge in pixels of the encoder's square input and `layer` the hidden state that was read: one
+    fingerprint of weights serves several of both.
+    """
+
+    encoder_fingerprint: str
+    size: int
+    layer: int
+    probe: str
+    protocol_version: int
+    dataset_fingerprint: str
+    config: dict[str, Any]
+
+    def cell_key(self) -> str:
+        """Hex SHA-256 of everything but the seed: names the lock, log and work folder of a sweep's cell."""
+        return sha256_json(dataclasses.asdict(self))
+
+    def result_key(self, seed: int) -> str:
+        """Hex SHA-256 of one seed's result: its file name."""
+        return sha256_json(dataclasses.asdict(self) | {"seed": seed})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """One seed's numbers with all that is needed to trust, compare and repeat them.
+
+    `encoder` is the label or the reference as written, `reference` the reference; `encoder_spec` an EncoderSpec as a
+    dict; `tokens` and `gflops` are of one image's forward; `images_per_s` and `seconds` were measured on `device`;
+    `peak_memory` is in bytes; `versions` of packages; `commit` of the rice checkout, None where there is none;
+    `finished` is UTC, ISO 8601.
+    """
+
+    encoder: str
+    reference: str
+    weights: str
+    trained: bool
+    encoder_spec: dict[str, Any]
+    identity: Identity
+    seed: int
+    dataset: str
+    tokens: int
+    gflops: float | None
+    images_per_s: float | None
+    resolved_config: dict[str, Any]
+    metrics: Sequence[Metric]
+    versions: dict[str, str | None]
+    commit: str | None
+    device: str
+    seconds: float
+    peak_memory: dict[str, int]
+    finished: str
+
+    @property
+    def key(self) -> str:
+        """The result's file name, without suffix."""
+        return self.identity.result_key(self.seed)
+
+
+def result_path(directory: Path, key: str) -> Path:
+    """Where a result lies under a sweep's --out."""
+    return directory / RESULTS / f"{key}.json"
+
+
+def items_path(directory: Path, key: str) -> Path:
+    """Where the per-item scores of a result lie, where its probe wrote any."""
+    return directory / ITEMS / f"{key}.parquet"
+
+
+def check_metrics(metrics: Iterable[Metric]) -> list[Metric]:
+    """The metrics as plain Python values. Errors: RiceError when there are none, one repeats, or one is not finite."""
+    checked = [_plain(metric) for metric in metrics]
+    if not checked:
+        raise RiceError("the probe gave no metric; a probe must yield at least one per seed")
+    names = [(metric.name, metric.split) for metric in checked]
+    if len(set(names)) < len(names):
+        raise RiceError(f"the probe gave a metric twice: {sorted({name for name in names if names.count(name) > 1})}")
+    return checked
+
+
+def store(directory: Path, result: Result) -> Path:
+    """Write one result atomically; returns its path. Errors: RiceError for metrics that `check_metrics` refuses."""
+    document = dataclasses.asdict(dataclasses.replace(result, metrics=check_metrics(result.metrics)))
+    path = result_path(directory, result.key)
+    write_json(path, {"schema": SCHEMA, "key": result.key, **document})
+    return path
+
+
+def load(directory: Path | str) -> "pandas.DataFrame":
+    """All results under a sweep's --out (or its `results` folder): one row per (result, metric), columns COLUMNS.
+
+    Rows are ordered by encoder, probe, dataset, metric, split and seed, whatever order the files were written in.
+    Errors: RiceError naming the file that is corrupt, foreign, or of a newer schema; none is skipped.
+    """
+    import pandas
+
+    rows = [row for document in documents(Path(directory)) for row in _rows(document)]
+    frame = pandas.DataFrame(rows, columns=list(COLUMNS))
+    order = ["encoder", "probe", "dataset", "metric", "split", "seed", "key"]
+    return frame.sort_values(order, kind="stable", ignore_index=True)
+
+
+def documents(directory: Path) -> Iterator[dict[str, Any]]:
+    """Every stored result as written, checked. Errors: as `load`."""
+    folder = directory / RESULTS if (directory / RESULTS).is_dir() else directory
+    try:
+        with os.scandir(folder) as entries:
+            names = sorted(entry.name for entry in entries if entry.name.endswith(".json"))
+    except OSError as error:
+        raise RiceError(f"cannot read results in {folder}: {error.strerror}; give the --out of a sweep") from error
+    for name in names:
+        yield _read(os.path.join(folder, name), name.removesuffix(".json"))  # noqa: PTH118 - Path is half the time
+
+
+_FIELDS = frozenset(field.name for field in dataclasses.fields(Result)) | {"schema", "key"}
+_IDENTITY_FIELDS = frozenset(field.name for field in dataclasses.fields(Identity))
+_METRIC_FIELDS = frozenset(field.name for field in dataclasses.fields(Metric))
+_REMEDY = "move it out of the folder, or delete it and run the sweep again"
+
+
+def _read(path: str, stem: str) -> dict[str, Any]:
+    try:
+        with open(path, "rb") as file:  # noqa: PTH123
+            document = json.loads(file.read(), parse_constant=_refuse_constant)
+    except OSError as error:
+        raise RiceError(f"cannot read {path}: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise RiceError(f"{path} is not a valid result: {error}; {_REMEDY}") from error
+    problem = _problem(document, stem)
+    if problem:
+        raise RiceError(f"{path} {problem}; {_REMEDY}")
+    return document  # type: ignore[no-any-return]  # checked to be a dict
+
+
+def _problem(document: Any, stem: str) -> str | None:
+    """What keeps a parsed file from being a result of this schema under this name, if anything."""
+    if not isinstance(document, dict) or not isinstance(document.get("schema"), int):
+        return "is not a result of rice sweep"
+    if document["schema"] > SCHEMA:
+        return f"has schema {document['schema']}, this rice-suite reads up to {SCHEMA}: update it"
+    if document.keys() != _FIELDS:
+        return f"has other fields than a result: {', '.join(sorted(document.keys() ^ _FIELDS))}"
+    if document["key"] != stem:
+        return f"holds the result {document['key']!r}, which is not its name"
+    for name, known in (("identity", _IDENTITY_FIELDS), ("encoder_spec", {"norm"})):
+        if not isinstance(document[name], dict) or not document[name].keys() >= known:
+            return f"has a malformed {name}"
+    metrics = document["metrics"]
+    if not isinstance(metrics, list) or not all(isinstance(m, dict) and m.keys() == _METRIC_FIELDS for m in metrics):
+        return "has malformed metrics"
+    return None
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"{name} is not a number")
+
+
+def _rows(document: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    identity = document["identity"]
+    shared = document | identity | {"norm": document["encoder_spec"]["norm"]}
+    shared["config"] = json.dumps(identity["config"], sort_keys=True)
+    for metric in document["metrics"]:
+        row = shared | metric
+        row["metric"] = metric["name"]
+        yield {column: row[column] for column in COLUMNS}
+
+
+def _plain(metric: Metric) -> Metric:
+    """A metric whose numbers are Python's own (a probe may hand over numpy's), all finite."""
+    plain = dataclasses.replace(
+        metric,
+        value=float(metric.value),
+        n=int(metric.n),
+        stderr=None if metric.stderr is None else float(metric.stderr),
+        higher_is_better=bool(metric.higher_is_better),
+    )
+    for what, value in (("value", plain.value), ("standard error", plain.stderr)):
+        if value is not None and not math.isfinite(value):
+            raise RiceError(f"metric {plain.name} has the {what} {value}; nothing is stored for this seed")
+    return plain

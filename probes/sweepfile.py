@@ -1,0 +1,244 @@
+"""A sweep as its YAML file writes it, checked. Imports no torch.
+
+name: corner
+encoders: [rice-b16-512, {encoder: "timm:vit_tiny_patch16_224", weights: none, name: ViT-Ti}]
+datasets:
+  scenes: {world: {train: 200}}         # generated under --out
+  coco: {path: ../data/coco}            # relative to this file; `path: null` must be given by --data
+probes:
+  - {probe: dense, data: [scenes, coco], grid: matched}    # other keys: `dotted.name: value` of the probe's config
+seeds: [0, 1, 2]                        # or 3
+"""
+
+import dataclasses
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from rice.encoders.spec import EncoderReference
+from rice.errors import RiceError, nearest
+
+BUILT_IN = Path(__file__).parent / "sweeps"
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderEntry:
+    """`label` names its rows in tables. `weights`: "default" (the published ones), None (random), or a path."""
+
+    reference: EncoderReference
+    label: str
+    weights: str | None = "default"
+    allow_pickle: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetEntry:
+    """A folder on disk, or the settings of a generated world; neither where --data must still name the folder."""
+
+    name: str
+    path: Path | None = None
+    world: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProbeEntry:
+    """A probe by name or `module:Class`, the names of its datasets, and `dotted.name: value` for its config."""
+
+    probe: str
+    data: tuple[str, ...]
+    overrides: Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sweep:
+    """encoders x probes x datasets x seeds."""
+
+    name: str
+    encoders: tuple[EncoderEntry, ...]
+    datasets: tuple[DatasetEntry, ...]
+    probes: tuple[ProbeEntry, ...]
+    seeds: tuple[int, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain JSON values, for `OUT/sweep.json`."""
+        document = dataclasses.asdict(self)
+        for entry in document["encoders"]:
+            entry["reference"] = str(EncoderReference(**entry["reference"]))
+        for entry in document["datasets"]:
+            entry["path"] = None if entry["path"] is None else str(entry["path"])
+        return document
+
+
+def read_sweep(file_or_name: str, data: Sequence[str] = ()) -> Sweep:
+    """Read FILE.yaml or a built-in sweep; `data` holds NAME=PATH (PATH alone where the sweep has one dataset).
+
+    Errors: RiceError in one line for whatever is unknown, repeated, empty or of the wrong type.
+    """
+    path = _locate(file_or_name)
+    where = str(path) if path.parent != BUILT_IN else f"sweep {path.stem}"
+    document = _mapping(_parse(path), where, required=("name", "encoders", "datasets", "probes"), optional=("seeds",))
+    name = _typed(document["name"], str, f"{where}: name")
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+        raise RiceError(f"{where}: expected a name of letters, digits, '.', '_' and '-', got {name!r}")
+    datasets = _datasets(document["datasets"], f"{where}: datasets", path.parent, data)
+    encoders = [_encoder(entry, f"{where}: encoders") for entry in _list(document["encoders"], f"{where}: encoders")]
+    _unique([entry.label for entry in encoders], f"{where}: encoders")
+    probes = [_probe(entry, f"{where}: probes", datasets) for entry in _list(document["probes"], f"{where}: probes")]
+    seeds = _seeds(document.get("seeds", 1), f"{where}: seeds")
+    return Sweep(
+        name=name, encoders=tuple(encoders), datasets=tuple(datasets.values()), probes=tuple(probes), seeds=seeds
+    )
+
+
+def _locate(file_or_name: str) -> Path:
+    built_in = sorted(path.stem for path in BUILT_IN.glob("*.yaml"))
+    if file_or_name in built_in:
+        return BUILT_IN / f"{file_or_name}.yaml"
+    if Path(file_or_name).is_file():
+        return Path(file_or_name).absolute()
+    raise RiceError(
+        f"expected the YAML file of a sweep or a built-in name ({', '.join(built_in)}), got {file_or_name!r}."
+        f"{nearest(file_or_name, built_in)}"
+    )
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """Refuses a key that is written twice: YAML would keep the last one silently."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        for key, _ in node.value:
+            if keys.count(key.value) > 1:
+                raise yaml.MarkedYAMLError(
+                    problem=f"the key {key.value!r} is written twice", problem_mark=key.start_mark
+                )
+        return super().construct_mapping(node, deep=deep)
+
+
+def _parse(path: Path) -> Any:
+    try:
+        with path.open(encoding="utf-8") as file:
+            return yaml.load(file, _StrictLoader)  # a SafeLoader
+    except yaml.MarkedYAMLError as error:
+        line = "" if error.problem_mark is None else f" line {error.problem_mark.line + 1}:"
+        raise RiceError(f"{path}:{line} {error.problem or error.context}") from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise RiceError(f"{path} is not YAML: {str(error).splitlines()[0]}") from error
+    except OSError as error:
+        raise RiceError(f"cannot read {path}: {error.strerror}") from error
+
+
+def _encoder(value: Any, where: str) -> EncoderEntry:
+    if isinstance(value, str):
+        return EncoderEntry(reference=EncoderReference.parse(value), label=value)
+    optional = ("name", "weights", "size", "layer", "allow_pickle")
+    entry = _mapping(value, where, required=("encoder",), optional=optional)
+    reference = EncoderReference.parse(_typed(entry["encoder"], str, f"{where}: encoder"))
+    for key in ("size", "layer"):
+        if key in entry and getattr(reference, key) is not None:
+            raise RiceError(f"{where}: {reference} already says its {key}; remove `{key}: {entry[key]}`")
+        if key in entry:
+            number = _typed(entry[key], int, f"{where}: {reference}: {key}")
+            reference = EncoderReference.parse(str(dataclasses.replace(reference, **{key: number})))
+    weights = entry.get("weights", "default")
+    return EncoderEntry(
+        reference=reference,
+        label=_typed(entry.get("name", str(reference)), str, f"{where}: {reference}: name"),
+        weights=None if weights in (None, "none") else _typed(weights, str, f"{where}: {reference}: weights"),
+        allow_pickle=_typed(entry.get("allow_pickle", False), bool, f"{where}: {reference}: allow_pickle"),
+    )
+
+
+def _datasets(value: Any, where: str, folder: Path, data: Sequence[str]) -> dict[str, DatasetEntry]:
+    entries = {name: _dataset(name, entry, where, folder) for name, entry in _filled(value, dict, where).items()}
+    for word in data:
+        name, equals, path = word.partition("=")
+        if not equals and len(entries) == 1:
+            name, path = next(iter(entries)), word
+        if name not in entries or not path:
+            raise RiceError(f"--data takes NAME=PATH with NAME one of {', '.join(entries)}, got {word!r}")
+        entries[name] = DatasetEntry(name=name, path=Path(path).absolute())
+    for entry in entries.values():
+        if entry.path is None and entry.world is None:
+            raise RiceError(f"{where}: say where {entry.name} lies: --data {entry.name}=PATH")
+        if entry.path is not None and not entry.path.is_dir():
+            raise RiceError(f"{where}: {entry.name}: there is no folder {entry.path}")
+    return entries
+
+
+def _dataset(name: Any, value: Any, where: str, folder: Path) -> DatasetEntry:
+    name = _typed(name, str, where)
+    entry = _mapping(value, f"{where}: {name}", optional=("path", "world"))
+    if len(entry) != 1:
+        raise RiceError(f"{where}: {name}: expected either `path` or `world`, got {', '.join(entry) or 'neither'}")
+    if "world" in entry:
+        return DatasetEntry(name=name, world=_typed(entry["world"] or {}, dict, f"{where}: {name}: world"))
+    if entry["path"] is None:
+        return DatasetEntry(name=name)
+    return DatasetEntry(name=name, path=(folder / _typed(entry["path"], str, f"{where}: {name}: path")).absolute())
+
+
+def _probe(value: Any, where: str, datasets: Mapping[str, DatasetEntry]) -> ProbeEntry:
+    entry = dict(_typed(value, dict, where))
+    for key in ("probe", "data"):
+        if key not in entry:
+            raise RiceError(f"{where}: expected `{{probe: NAME, data: [NAMES]}}`, got {value!r} without {key!r}")
+    probe = _typed(entry.pop("probe"), str, f"{where}: probe")
+    names = _list(entry.pop("data"), f"{where}: {probe}: data")
+    for name in names:
+        if _typed(name, str, f"{where}: {probe}: data") not in datasets:
+            raise RiceError(f"{where}: {probe}: unknown dataset {name!r}. Known: {', '.join(datasets)}")
+    _unique(names, f"{where}: {probe}: data")
+    for key in entry:
+        _typed(key, str, f"{where}: {probe}")
+    return ProbeEntry(probe=probe, data=tuple(names), overrides=entry)
+
+
+def _seeds(value: Any, where: str) -> tuple[int, ...]:
+    seeds = list(range(value)) if type(value) is int else _list(value, where)
+    if not seeds or any(type(seed) is not int or seed < 0 for seed in seeds):
+        raise RiceError(f"{where}: expected a count of at least 1 or a list of integers from 0, got {value!r}")
+    _unique(seeds, where)
+    return tuple(seeds)
+
+
+def _mapping(
+    value: Any, where: str, *, required: Sequence[str] = (), optional: Sequence[str] = ()
+) -> Mapping[str, Any]:
+    entry: Mapping[str, Any] = _typed(value, dict, where)
+    known = [*required, *optional]
+    for key in entry:
+        if key not in known:
+            raise RiceError(f"{where}: unknown key {key!r}.{nearest(str(key), known)} Known: {', '.join(known)}")
+    for key in required:
+        if key not in entry:
+            raise RiceError(f"{where}: the key {key!r} is missing")
+    return entry
+
+
+def _typed(value: Any, kind: type, where: str) -> Any:
+    if type(value) is not kind:
+        names = {dict: "a mapping", list: "a list", str: "a text", int: "an integer", bool: "true or false"}
+        raise RiceError(f"{where}: expected {names[kind]}, got {value!r}")
+    return value
+
+
+def _filled(value: Any, kind: type, where: str) -> Any:
+    if not _typed(value, kind, where):
+        raise RiceError(f"{where}: expected at least one entry, got none")
+    return value
+
+
+def _list(value: Any, where: str) -> list[Any]:
+    items: list[Any] = _filled(value, list, where)
+    return items
+
+
+def _unique(values: Sequence[Any], where: str) -> None:
+    for value in values:
+        if values.count(value) > 1:
+            raise RiceError(f"{where}: {value!r} is listed twice")
