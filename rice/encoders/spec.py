@@ -22,13 +22,14 @@ class Preprocessing:
     """How the source's own processor makes a picture of `EncoderSpec.native_size` (before the normalisation).
 
     `shortest`: the shorter edge becomes the size (`crop_fraction` of it is kept by a centre crop); `squash`: both
-    edges become the size. `backend`: whose resampling is bit-exact with the source (PIL or torchvision on uint8).
+    edges become the size. `backend`: whose resampling is bit-exact with the source (PIL, torchvision on uint8, or
+    torchvision on floats).
     """
 
     resize: Resize = "shortest"
     interpolation: Interpolation = "bicubic"
     crop_fraction: float = 1.0
-    backend: Literal["pil", "torchvision"] = "torchvision"
+    backend: Literal["pil", "torchvision", "torchvision-float"] = "torchvision"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +39,9 @@ class EncoderSpec:
     Sizes are input pixels of a square image; `mean` and `std` apply to RGB in [0, 1]. `revision` is None where it is
     not known, never invented. `layer` counts hidden states as the source does (-1: the last hidden state);
     `norm` says whether the patches of that layer have passed the tower's final norm ("post") or not ("none").
+    What the cost of a forward needs besides: `prefix_tokens` (class and register tokens), `gated_mlp` (three matrices
+    instead of two), and, where most layers attend only inside windows, the window's edge in patches and the number of
+    layers that attend to everything.
     """
 
     name: str
@@ -50,6 +54,10 @@ class EncoderSpec:
     width: int
     depth: int | None = None
     mlp_width: int | None = None
+    prefix_tokens: int = 1
+    gated_mlp: bool = False
+    window: int | None = None
+    full_attention_layers: int | None = None
     native_size: int
     mean: tuple[float, float, float] = CLIP_MEAN
     std: tuple[float, float, float] = CLIP_STD
