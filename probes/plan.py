@@ -1,0 +1,151 @@
+"""From a sweep to its cells: each encoder, dataset and config is looked at once. Imports no torch."""
+
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from probes.datasets import dataset_fingerprint
+from probes.overrides import flags, parse_config
+from probes.protocol import CountsImages, Probe, identity, probe_class
+from probes.results import Identity, result_path
+from probes.sweepfile import DatasetEntry, EncoderEntry, ProbeEntry, Sweep
+from rice.encoders.spec import EncoderSpec
+from rice.errors import RiceError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One encoder x probe x dataset with all its seeds: what one process computes.
+
+    `words` are the flags of the probe's config; `tokens` and `gflops` are of one image's forward; `images` counts the
+    pictures that pass through the encoder, None where the probe cannot say; `variant` tells it from other configs of
+    the same probe on the same dataset.
+    """
+
+    encoder: EncoderEntry
+    spec: EncoderSpec
+    probe: str
+    words: tuple[str, ...]
+    dataset: DatasetEntry
+    identity: Identity
+    tokens: int
+    gflops: float | None
+    images: Callable[[], int | None]
+    seeds: tuple[int, ...]
+    variant: str = ""
+
+    @functools.cached_property
+    def key(self) -> str:
+        """Names the cell's lock, log and work folder."""
+        return self.identity.cell_key()
+
+    @property
+    def title(self) -> str:
+        """What a person calls it: encoder, probe, dataset."""
+        return f"{self.encoder.label} {self.probe} {self.dataset.name}{self.variant}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Task:
+    """A probe with its config on a dataset, whatever the encoder."""
+
+    entry: ProbeEntry
+    words: tuple[str, ...]
+    dataset: DatasetEntry
+    probe: Probe
+    config: dict[str, Any]
+    fingerprint: str
+    images: Callable[[], int | None]
+
+
+def plan(sweep: Sweep) -> list[Cell]:
+    """All cells, an encoder's cells adjacent. Errors: RiceError for whatever is unknown, unusable or repeated."""
+    tasks = [task for entry in sweep.probes for task in _tasks(entry, sweep)]
+    cells = [cell for entry in sweep.encoders for cell in _cells(entry, tasks, sweep.seeds)]
+    seen: dict[str, Cell] = {}
+    for cell in cells:
+        other = seen.setdefault(cell.key, cell)
+        if other is not cell:
+            raise RiceError(f"{other.title!r} and {cell.title!r} are the same measurement; remove one of them")
+    return cells
+
+
+def missing_seeds(out: Path, identity: Identity, seeds: Sequence[int], redo_before: float | None) -> list[int]:
+    """The seeds without a result, or with one older than `redo_before` (seconds since the epoch, of --force)."""
+    return [seed for seed in seeds if not _is_done(result_path(out, identity.result_key(seed)), redo_before)]
+
+
+def _is_done(path: Path, redo_before: float | None) -> bool:
+    try:
+        return path.stat().st_mtime >= (redo_before or 0.0)
+    except FileNotFoundError:
+        return False
+
+
+def _tasks(entry: ProbeEntry, sweep: Sweep) -> Iterator[_Task]:
+    cls = probe_class(entry.probe)
+    words = flags(entry.overrides)
+    config: Any = parse_config(cls.Config, words, f"probe {entry.probe}")
+    datasets = {dataset.name: dataset for dataset in sweep.datasets}
+    for name in entry.data:
+        dataset = datasets[name]
+        probe = cls(config, dataset.path or Path(name))
+        yield _Task(
+            entry=entry,
+            words=words,
+            dataset=dataset,
+            probe=probe,
+            config=identity(config),
+            fingerprint=dataset_fingerprint(dataset, probe),
+            images=functools.cache(functools.partial(_count_images, dataset, probe)),
+        )
+
+
+def _count_images(dataset: DatasetEntry, probe: Probe) -> int | None:
+    on_disk = dataset.path is not None  # a generated world may not be written yet
+    return probe.count_images() if on_disk and isinstance(probe, CountsImages) else None
+
+
+def _cells(entry: EncoderEntry, tasks: Sequence[_Task], seeds: tuple[int, ...]) -> Iterator[Cell]:
+    from rice.encoders.cost import cost
+    from rice.encoders.identity import fingerprint
+    from rice.encoders.load import describe
+
+    spec = describe(entry.reference, entry.weights)
+    weights = fingerprint(entry.reference, entry.weights)
+    priced = functools.cache(functools.partial(cost, spec))
+    for task in tasks:
+        size = task.probe.input_size(spec, entry.reference.size)
+        spec.check_size(size, size)
+        price = priced(size)
+        yield Cell(
+            encoder=entry,
+            spec=spec,
+            probe=task.entry.probe,
+            words=task.words,
+            dataset=task.dataset,
+            identity=Identity(
+                encoder_fingerprint=weights,
+                size=size,
+                layer=spec.layer,
+                probe=task.entry.probe,
+                protocol_version=task.probe.version,
+                dataset_fingerprint=task.fingerprint,
+                config=task.config,
+            ),
+            tokens=price.tokens,
+            gflops=price.gflops,
+            images=task.images,
+            seeds=seeds,
+            variant=_variant(task, tasks),
+        )
+
+
+def _variant(task: _Task, tasks: Sequence[_Task]) -> str:
+    """The flags that tell a task from others of its probe on its dataset: ' (--grid=matched)'."""
+    rivals = [t for t in tasks if (t.entry.probe, t.dataset) == (task.entry.probe, task.dataset)]
+    shared = set.intersection(*(set(rival.words) for rival in rivals))
+    own = [word for word in task.words if word not in shared]
+    return f" ({' '.join(own)})" if own else ""

@@ -1,0 +1,121 @@
+"""`rice sweep`: encoders x probes x datasets x seeds, resumable. Planning imports no torch."""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+from rich.console import Console
+
+from probes.board import BarBoard, LineBoard, summary
+from probes.estimate import print_estimate
+from probes.local import LocalHost, find_gpus
+from probes.plan import Cell, missing_seeds, plan
+from probes.pool import Host, Outcome, Pool
+from probes.slurm import SlurmHost, device_of, parse_options
+from probes.sweepfile import Sweep, read_sweep
+from rice.errors import RiceError
+from rice.files import read_json, write_json
+
+Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff]
+
+MANIFEST = "sweep.json"
+SCHEMA = 1
+
+
+def sweep(
+    file: Annotated[str, tyro.conf.Positional],
+    *,
+    out: Path,
+    data: tuple[str, ...] = (),
+    only_missing: Flag = False,
+    force: Flag = False,
+    jobs: int | None = None,
+    gpus: str = "auto",
+    executor: Literal["local", "slurm"] = "local",
+    slurm: tuple[str, ...] = (),
+    dry_run: Flag = False,
+) -> int:
+    """Judge encoders by probes on datasets: every cell is a process of its own, every seed one stored result.
+
+    Killed at any instant, the same command finishes what is missing. Several may work on one --out at a time.
+    Then: rice tables OUT.
+
+    Args:
+        file: FILE.yaml, or a built-in sweep: quickstart, dense-coco.
+        out: folder of this sweep's results, logs and generated worlds; it must be new or hold the same sweep.
+        data: where datasets lie: NAME=PATH, or PATH alone where the sweep has one dataset.
+        only_missing: compute only what has no result yet (the default).
+        force: compute everything again; an interrupted --force goes on where it stopped.
+        jobs: cells at a time. Default: one per GPU, or 1 (they share the cores).
+        gpus: auto, none, or ids such as 0,2.
+        executor: processes on this machine, or SLURM jobs.
+        slurm: options of submitit, e.g. slurm_partition=gpu slurm_gres=gpu:1 timeout_min=240.
+        dry_run: say what would be computed and what it costs; write nothing.
+    """
+    if only_missing and force:
+        raise RiceError("--only-missing and --force exclude each other; leave one out")
+    if jobs is not None and jobs < 1:
+        raise RiceError(f"--jobs takes a number of at least 1, got {jobs}")
+    if slurm and executor != "slurm":
+        raise RiceError("--slurm has no effect without --executor slurm; add it")
+    asked = read_sweep(file, data)
+    manifest = _read_manifest(out, asked)
+    cells = plan(asked)
+    since = (manifest.get("force_since") or time.time()) if force or manifest.get("force_since") else None
+    absent = {cell.key: missing_seeds(out, cell.identity, cell.seeds, since) for cell in cells}
+    missing = [cell for cell in cells if absent[cell.key]]
+    console = Console()
+    if dry_run:
+        print_estimate(asked, cells, missing, out, sum(map(len, absent.values())), console)
+        return 0
+    host = _host(out, len(missing), jobs, gpus, executor, slurm)
+    write_json(out / MANIFEST, _manifest(asked, since))
+    outcomes = _run(Pool(host, out, since), missing, console)
+    summary(outcomes, len(cells) - len(missing), console)
+    failed = any(outcome.state == "failed" for outcome in outcomes)
+    if not failed and since is not None:
+        write_json(out / MANIFEST, _manifest(asked, None))
+    return int(failed)
+
+
+def _run(pool: Pool, cells: Sequence[Cell], console: Console) -> list[Outcome]:
+    if not cells:
+        return []
+    board = BarBoard(console, len(cells)) if console.is_terminal else LineBoard(console, len(cells))
+    with board:
+        return pool.run(cells, board)
+
+
+def _host(
+    out: Path, cells: int, jobs: int | None, gpus: str, executor: Literal["local", "slurm"], slurm: Sequence[str]
+) -> Host:
+    if executor == "slurm":
+        options = parse_options(slurm)
+        return SlurmHost(out, jobs or max(cells, 1), device_of(gpus, options), options)
+    ids = find_gpus(gpus)
+    return LocalHost(jobs or max(len(ids), 1), ids)
+
+
+def _manifest(asked: Sweep, force_since: float | None) -> dict[str, Any]:
+    return {"schema": SCHEMA, "name": asked.name, "sweep": asked.as_json(), "force_since": force_since}
+
+
+def _read_manifest(out: Path, asked: Sweep) -> dict[str, Any]:
+    """What --out remembers; empty for a new folder. Errors: RiceError when it holds anything but this sweep."""
+    if not out.exists():
+        return {}
+    if not out.is_dir():
+        raise RiceError(f"--out {out} is a file; give a folder")
+    if not (out / MANIFEST).exists():
+        foreign = [path.name for path in out.iterdir() if not path.name.startswith(f".{MANIFEST}.")]
+        if foreign:
+            raise RiceError(f"--out {out} holds {foreign[0]!r}, which is no sweep's; give a new or empty folder")
+        return {}
+    manifest = read_json(out / MANIFEST)
+    if not isinstance(manifest, dict) or not isinstance(manifest.get("name"), str):
+        raise RiceError(f"{out / MANIFEST} is not of rice sweep; give another --out")
+    if manifest["name"] != asked.name:
+        raise RiceError(f"--out {out} holds the sweep {manifest['name']!r}, not {asked.name!r}; give another --out")
+    return manifest
