@@ -5,7 +5,7 @@ import importlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 from rice.errors import RiceError, nearest
 from rice.progress import Progress
@@ -37,6 +37,13 @@ class Metric:
     split: str
     stderr: float | None = None
     protocol: str
+
+
+class NotThisLayoutError(RiceError):
+    """A data root holds nothing that a probe could read: another layout, or no split to train or to test on.
+
+    Any other RiceError of `Probe.inspect` means that the layout is the probe's and its content is broken.
+    """
 
 
 def run_only(default: Any, **metadata: Any) -> Any:
@@ -73,7 +80,10 @@ class Probe(Protocol):
     def __init__(self, config: Any, data: Path) -> None: ...
 
     def inspect(self) -> str:
-        """One line on what this probe finds at its data root. Errors: RiceError when it cannot be used."""
+        """One line on what this probe finds at its data root.
+
+        Errors: NotThisLayoutError when the root is not for this probe; RiceError when it is, and is broken.
+        """
         ...
 
     def fingerprint(self) -> str:
@@ -89,6 +99,15 @@ class Probe(Protocol):
 
         `workdir` is kept between the seeds of one cell and between restarts, so it may cache and resume there.
         """
+        ...
+
+
+@runtime_checkable
+class CountsImages(Protocol):
+    """A probe that can say beforehand how much work it has: `rice sweep --dry-run` then adds it up."""
+
+    def count_images(self) -> int:
+        """How many pictures pass through the encoder before the first seed's numbers. Errors: as `Probe.inspect`."""
         ...
 
 
