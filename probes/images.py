@@ -1,0 +1,52 @@
+"""Pictures for frozen encoders: square resize, and loading ahead in threads.
+
+Shapes: B images, S input edge in pixels.
+
+Threads, not worker processes: PIL decodes and resizes without holding the interpreter lock, and a cell of a few hundred
+pictures would pay more for starting processes than for its work.
+"""
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+T = TypeVar("T")
+
+AHEAD = 2
+"""Batches that are loaded while one is in use."""
+
+
+def squash(image: Image.Image, size: int) -> Tensor:
+    """The whole picture as a square, (3, S, S) float RGB in [0, 1]: bilinear, antialiased, aspect ratio not kept.
+
+    What a pixel of the picture becomes is then the same for every encoder: x' = x S / W, y' = y S / H.
+    """
+    square = image.convert("RGB").resize((size, size), Image.Resampling.BILINEAR)
+    return torch.from_numpy(np.array(square)).permute(2, 0, 1).float().div_(255)
+
+
+def load_ahead(
+    load: Callable[[int], T], batches: Iterable[Iterable[int]], *, workers: int | None = None
+) -> Iterator[list[T]]:
+    """Yield `[load(i) for i in batch]` for each batch, in order; the next `AHEAD` batches load in threads meanwhile.
+
+    `batches` may be endless. An error of `load` is raised where its batch is due. `workers`: default one per core.
+    """
+    pool = ThreadPoolExecutor(workers or os.cpu_count(), thread_name_prefix="load")
+    pending: deque[list[Future[T]]] = deque()
+    try:
+        for batch in batches:
+            pending.append([pool.submit(load, int(index)) for index in batch])
+            if len(pending) > AHEAD:
+                yield [future.result() for future in pending.popleft()]
+        while pending:
+            yield [future.result() for future in pending.popleft()]
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
