@@ -1,0 +1,117 @@
+"""The shape of a RICE / MLCD vision transformer, and its published configurations. Imports no torch."""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from rice.errors import RiceError
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViTConfig:
+    """One vision transformer (the paper's section 3.1, as `transformers.MLCDVisionConfig` words it).
+
+    `image_size` is the edge in pixels that the tower was last trained at; with rotary positions it binds nothing.
+    `mlp_width`: 0 stands for the usual four times the width.
+    """
+
+    width: int
+    depth: int
+    heads: int
+    patch: int
+    image_size: int
+    mlp_width: int = 0
+    eps: float = 1e-5
+    theta: float = 1e4
+
+    def __post_init__(self) -> None:
+        """Errors: RiceError when heads do not divide the width, or an axis cannot have its share of the angles."""
+        if self.mlp_width == 0:
+            object.__setattr__(self, "mlp_width", 4 * self.width)
+        for field in dataclasses.fields(self):
+            if getattr(self, field.name) <= 0:
+                raise RiceError(f"a ViT needs {field.name} > 0, got {getattr(self, field.name)}")
+        if self.width % self.heads or self.head_dim % 4:
+            raise RiceError(
+                f"2D RoPE needs a head width that is a multiple of 4, got width {self.width} over {self.heads} heads"
+            )
+
+    @property
+    def head_dim(self) -> int:
+        """Channels per attention head."""
+        return self.width // self.heads
+
+    @property
+    def tokens(self) -> int:
+        """Tokens at `image_size`, the class token included."""
+        return (self.image_size // self.patch) ** 2 + 1
+
+
+L14 = ViTConfig(width=1024, depth=24, heads=16, patch=14, image_size=560)
+"""rice-vit-large-patch14-560, and the paper's L/14 rows."""
+B16 = ViTConfig(width=768, depth=12, heads=12, patch=16, image_size=512)
+"""The paper's B/16 rows (Tables 3 and 4)."""
+BIGG14 = ViTConfig(width=1664, depth=48, heads=16, patch=14, image_size=336, mlp_width=8192)
+"""mlcd-vit-bigG-patch14-336."""
+TINY16 = ViTConfig(width=192, depth=4, heads=3, patch=16, image_size=224)
+"""Trains on a laptop; not of the paper."""
+
+_MLCD_FIELDS = {
+    "width": "hidden_size",
+    "depth": "num_hidden_layers",
+    "heads": "num_attention_heads",
+    "mlp_width": "intermediate_size",
+    "patch": "patch_size",
+    "image_size": "image_size",
+    "eps": "layer_norm_eps",
+}
+_LLAVA_FIELDS = _MLCD_FIELDS | {"depth": "depth", "heads": "num_heads"}
+_FIELDS_OF_TYPE = {"mlcd_vision_model": _MLCD_FIELDS, "rice_vit": _LLAVA_FIELDS}
+
+
+def from_json(config: Mapping[str, Any], *, image_size: int, origin: str) -> ViTConfig:
+    """Read a `config.json`: MLCDVisionModel's, or one that holds a tower as its `vision_config` (LLaVA-OneVision-1.5).
+
+    `image_size` stands in where the file states none (LLaVA-OneVision-1.5 takes any). `origin`: the file, for errors.
+    Errors: RiceError for another architecture, a missing field, or one that this network does not have.
+    """
+    tower = config.get("vision_config", config)
+    model_type = tower.get("model_type") if isinstance(tower, Mapping) else None
+    if not isinstance(tower, Mapping) or model_type not in _FIELDS_OF_TYPE:
+        raise RiceError(
+            f"{origin}: expected model_type {' or '.join(_FIELDS_OF_TYPE)}, got {model_type!r}; "
+            "a tower of another architecture is loaded with hf:PATH"
+        )
+    _refuse_variants(tower, origin)
+    fields = _FIELDS_OF_TYPE[model_type]
+    values: dict[str, Any] = {ours: tower.get(theirs) for ours, theirs in fields.items()}
+    values["eps"] = 1e-5 if values["eps"] is None else values["eps"]
+    values["image_size"] = image_size if values["image_size"] is None else values["image_size"]
+    rope = tower.get("rope_parameters") or {}
+    for name, value in values.items():
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise RiceError(f"{origin}: expected a number as {fields[name]}, got {value!r}")
+    return ViTConfig(**values, theta=float(rope.get("rope_theta", 1e4)))
+
+
+def to_json(config: ViTConfig, dtype: str) -> dict[str, Any]:
+    """The `config.json` with which `transformers.AutoModel` builds an MLCDVisionModel."""
+    return {
+        "architectures": ["MLCDVisionModel"],
+        "model_type": "mlcd_vision_model",
+        "dtype": dtype,
+        **{theirs: getattr(config, ours) for ours, theirs in _MLCD_FIELDS.items()},
+        "num_channels": 3,
+        "num_key_value_groups": 1,
+        "hidden_act": "gelu",
+        "rope_parameters": {"rope_type": "axial", "rope_theta": config.theta},
+    }
+
+
+def _refuse_variants(tower: Mapping[str, Any], origin: str) -> None:
+    """This network has three input channels, exact GELU and a key per query head."""
+    expected = {"num_channels": 3, "in_channels": 3, "hidden_act": "gelu", "num_key_value_groups": 1}
+    for name, value in expected.items():
+        if tower.get(name, value) != value:
+            raise RiceError(f"{origin}: expected {name} = {value!r}, got {tower[name]!r}")
