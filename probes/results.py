@@ -180,9 +180,11 @@ def _problem(document: Any, stem: str) -> str | None:
         if not isinstance(document[name], dict) or not document[name].keys() >= known:
             return f"has a malformed {name}"
     metrics = document["metrics"]
-    if not isinstance(metrics, list) or not all(isinstance(m, dict) and m.keys() == _METRIC_FIELDS for m in metrics):
-        return "has malformed metrics"
-    return None
+    return None if isinstance(metrics, list) and all(map(_is_metric, metrics)) else "has malformed metrics"
+
+
+def _is_metric(metric: Any) -> bool:
+    return isinstance(metric, dict) and metric.keys() == _METRIC_FIELDS and type(metric["value"]) in (int, float)
 
 
 def _refuse_constant(name: str) -> float:

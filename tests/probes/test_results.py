@@ -153,6 +153,7 @@ def _broken(document: dict[str, Any]) -> dict[str, bytes]:
         "other name": change(key="0" * 64),
         "missing field": json.dumps({k: v for k, v in document.items() if k != "seed"}).encode(),
         "metrics": change(metrics=[{"name": "x"}]),
+        "metric text": whole.replace(b'"value": 0.5', b'"value": "0.5"'),
         "metrics text": change(metrics="x"),
         "identity": change(identity={}),
         "spec": change(encoder_spec=[]),

@@ -24,8 +24,7 @@ def describe(reference: Any, weights: str | None) -> Any:
     known = [f"fake-{letter}" for letter in "abcdefgh"]
     if reference.name not in known and not reference.name.startswith("rice:"):
         raise RiceError(f"unknown encoder {reference.name!r}.{nearest(reference.name, known)}")
-    size = reference.size or 64
-    return EncoderSpec(name=reference.name, source="fake", patch=16, size_multiple=16, width=8, native_size=size)
+    return EncoderSpec(name=reference.name, source="fake", patch=16, size_multiple=16, width=8, native_size=64)
 
 
 def fingerprint(reference: Any, weights: str | None) -> str:
