@@ -7,9 +7,12 @@ pictures would pay more for starting processes than for its work.
 """
 
 import os
+import struct
+import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
@@ -17,10 +20,23 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from rice.errors import RiceError
+
 T = TypeVar("T")
 
 AHEAD = 2
 """Batches that are loaded while one is in use."""
+
+
+def read_picture(path: Path) -> Image.Image:
+    """The picture as RGB. Errors: RiceError naming a file that is missing, damaged or no picture."""
+    try:
+        with Image.open(path) as picture:
+            return picture.convert("RGB")
+    except (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error) as error:
+        raise RiceError(f"cannot read the image {path}: {error}") from error
+    except Image.DecompressionBombError as error:
+        raise RiceError(f"{path} has more pixels than any photo: {error}") from error
 
 
 def squash(image: Image.Image, size: int) -> Tensor:

@@ -3,24 +3,28 @@
 Shapes: N items (tokens or images), D width, C classes, L learning rates.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import tee
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from probes.fit import Indices
+from probes.fit import FitConfig, fit
+from probes.linear_config import LinearConfig
 from rice.files import atomic_write
+from rice.progress import Progress
 
 LinearBatch = tuple[Tensor, Tensor]
 """Features (N, D), as stored, and targets (N, C): class weights of each item, not negative; a zero row is ignored."""
 
 _TINY_STD = 1e-6
 _INITIAL_STD = 0.01
+_WEIGHT_DECAY = 1e-4
+_WARMUP = 0.05
 
 
 @dataclass(frozen=True)
@@ -85,7 +89,7 @@ class LinearHeads(nn.Module):
         """Logits (N, C) of the head with learning rate `index`."""
         return nn.functional.linear(self._standardise(features_ND), self.weights[index], self.biases[index])
 
-    def groups(self) -> list[dict[str, object]]:
+    def groups(self) -> list[dict[str, Any]]:
         """AdamW parameter groups: each head with its learning rate, so clipped by itself too (see `FitConfig.clip`)."""
         pairs = zip(self.weights, self.biases, self.rates, strict=True)
         return [{"params": [weight, bias], "lr": rate} for weight, bias, rate in pairs]
@@ -108,24 +112,29 @@ def soft_cross_entropy(logits_NLC: Tensor, targets_NC: Tensor) -> Tensor:
     return per_head_L.sum() / targets_NC.sum().clamp(min=torch.finfo(torch.float32).tiny)
 
 
-def heads_loss(head: nn.Module, batch: LinearBatch) -> Tensor:
-    """The loss of all heads for `probes.fit.fit`."""
-    features_ND, targets_NC = batch
-    return soft_cross_entropy(head(features_ND), targets_NC)
+def fit_heads(
+    heads: LinearHeads,
+    batches: Callable[[int], Iterable[LinearBatch]],
+    config: LinearConfig,
+    *,
+    seed: int,
+    progress: Progress,
+    checkpoint: Path,
+) -> None:
+    """Train all heads in place, in fp32 on every device: they are cheap, and their numbers should not depend on it."""
+    fit(
+        heads,
+        batches,
+        lambda head, batch: soft_cross_entropy(head(batch[0]), batch[1]),
+        FitConfig(updates=config.updates, weight_decay=_WEIGHT_DECAY, warmup=int(_WARMUP * config.updates), amp=False),
+        seed=seed,
+        progress=progress,
+        label="linear heads",
+        groups=heads.groups(),
+        checkpoint=checkpoint,
+    )
 
 
 def best_rate(scores: Sequence[float] | NDArray[np.float64]) -> int:
     """Index of the highest score; of equal ones the first, so the smallest rate of an ascending grid."""
     return int(np.argmax(np.asarray(scores)))
-
-
-def zip_targets(
-    batches: Iterator[Indices],
-    stream: Callable[[Iterable[Iterable[int]]], Iterator[Tensor]],
-    targets: Callable[[Indices], Tensor],
-    device: torch.device,
-) -> Iterator[LinearBatch]:
-    """Features and targets of index batches, on `device`, flattened to (N, D) and (N, C)."""
-    order, again = tee(batches)
-    for features, items in zip(stream(order), again, strict=False):
-        yield features.to(device).flatten(0, -2), targets(items).to(device).flatten(0, -2)

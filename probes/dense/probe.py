@@ -6,12 +6,13 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from probes.protocol import Metric, NotThisLayoutError, run_only
+from probes.linear_config import LinearConfig
+from probes.protocol import Metric, NotThisLayoutError
 from rice.errors import RiceError
 from rice.progress import Progress
 
 if TYPE_CHECKING:
-    from rice.data.coco import CocoSplit, SplitFiles
+    from rice.data.coco import CocoSplit, Roles, SplitFiles
     from rice.encoders.base import Encoder
     from rice.encoders.spec import EncoderSpec
 
@@ -19,38 +20,27 @@ MATCHED_TOKENS = 32
 
 
 @dataclass(frozen=True, kw_only=True)
-class DenseConfig:
+class DenseConfig(LinearConfig):
     """What the dense probe computes.
 
     Args:
         grid: "native": the encoder's own input size, or that of NAME@SIZE; "matched": 32 x 32 tokens for every encoder.
+        train_split: name of the split to learn from, where `rice data check` would choose another.
+        test_split: name of the split to be judged on, likewise.
         train_images: most images of the train split that are used, validation part included; None: all.
-        validation_fraction: share of these that chooses the learning rate, the same for every seed.
-        train_fraction: share of the others that one seed trains on.
-        updates: optimiser steps.
-        batch: images per step.
-        learning_rates: the grid to choose from, ascending.
-        cache_gb: disk for frozen features, in GB; what does not fit is recomputed in every epoch.
     """
 
     grid: Literal["native", "matched"] = "native"
+    train_split: str | None = None
+    test_split: str | None = None
     train_images: int | None = 5000
-    validation_fraction: float = 0.2
-    train_fraction: float = 0.9
     updates: int = 2000
     batch: int = 16
-    learning_rates: tuple[float, ...] = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
-    cache_gb: float = run_only(40.0)
 
     def __post_init__(self) -> None:
-        rates = list(self.learning_rates)
-        fractions = (self.validation_fraction, self.train_fraction)
-        if not rates or rates != sorted(set(rates)) or rates[0] <= 0:
-            raise RiceError(f"expected learning rates above 0 in ascending order, got {rates}")
-        if self.validation_fraction >= 1 or not all(0 < fraction <= 1 for fraction in fractions):
-            raise RiceError(f"expected fractions in (0, 1], the validation part's below 1, got {fractions}")
-        if min(self.updates, self.batch) < 1 or (self.train_images or 2) < 2:
-            raise RiceError("expected at least 1 update, 1 image a batch, and 2 train images")
+        super().__post_init__()
+        if self.train_images is not None and self.train_images < 2:
+            raise RiceError(f"expected at least 2 train-images, got {self.train_images}")
 
 
 class DenseProbe:
@@ -79,6 +69,11 @@ class DenseProbe:
         from rice.files import sha256_json
 
         return sha256_json([fingerprint(files) for files in self._files()])
+
+    def count_images(self) -> int:
+        """Pictures of both splits that pass through the encoder."""
+        train, test = (len(split.images) for split in self._splits)
+        return min(train, self.config.train_images or train) + test
 
     def input_size(self, spec: "EncoderSpec", size: int | None) -> int:
         """Native: `size`, else the encoder's own. Matched: 32 patches. Errors: RiceError when the encoder cannot."""
@@ -121,14 +116,11 @@ class DenseProbe:
 
     def _protocol(self) -> str:
         config = self.config
-        rates = ", ".join(f"{rate:g}" for rate in config.learning_rates)
         size = "the encoder's own size" if config.grid == "native" else f"{MATCHED_TOKENS} x {MATCHED_TOKENS} tokens"
-        cap = "all" if config.train_images is None else f"at most {config.train_images}"
+        cap = "all train images" if config.train_images is None else f"at most {config.train_images} train images"
         return (
-            f"images squashed to {size}; frozen patch tokens, LayerNorm, standardised per channel on train; "
-            f"linear head, cross entropy per pixel with nearest upsampling, AdamW, {config.updates} updates of "
-            f"{config.batch} images out of {config.train_fraction:g} of {cap} train images less the "
-            f"{config.validation_fraction:g} on which the learning rate is chosen from {rates}; "
+            f"images squashed to {size}; frozen patch tokens, LayerNorm, standardised per channel on train; linear "
+            f"head, cross entropy per pixel with nearest upsampling; {cap}; {config.training_protocol()} by mean IoU; "
             "tested once, logits bilinear to each image's own size; crowd pixels ignored"
         )
 
@@ -143,19 +135,30 @@ class DenseProbe:
         return train, test
 
     def _files(self) -> "tuple[SplitFiles, SplitFiles]":
-        from rice.data.coco import find_splits, open_split, role
+        from rice.data.coco import find_splits
 
         try:
             splits = find_splits(self.data)
         except RiceError as error:
             raise NotThisLayoutError(str(error)) from error
+        names = [self.config.train_split, self.config.test_split]
+        if None in names:
+            names = [name or default for name, default in zip(names, self._roles(splits), strict=True)]
+        unknown = [name for name in names if name not in splits]
+        if unknown:
+            raise RiceError(f"no split {unknown[0]!r} at {self.data}; found: {', '.join(splits)}")
+        train, test = (splits[str(name)] for name in names)
+        return train, test
+
+    def _roles(self, splits: "dict[str, SplitFiles]") -> "Roles":
+        from rice.data.coco import open_split, role
+
         try:
-            roles = role(splits)
+            return role(splits)
         except RiceError as error:
             for name in splits:
                 open_split(self.data, name)  # what is broken in it is the better message
             raise NotThisLayoutError(str(error)) from error
-        return splits[roles.train], splits[roles.test]
 
 
 def _check_categories(train: "CocoSplit", test: "CocoSplit") -> None:

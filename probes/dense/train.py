@@ -3,24 +3,23 @@
 Shapes: B pictures, T tokens of a picture, N = B T, D width, C classes, L learning rates.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from itertools import tee
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from probes.dense.data import Material, subsample
 from probes.dense.evaluate import mean_iou
-from probes.fit import FitConfig, fit, seeded_batches, split_batches
-from probes.linear import ChannelStatistics, LinearBatch, LinearHeads, best_rate, heads_loss, zip_targets
+from probes.fit import Indices, seeded_batches, split_batches
+from probes.linear import ChannelStatistics, LinearBatch, LinearHeads, best_rate, fit_heads
 from rice.progress import Progress
 
 if TYPE_CHECKING:
     from probes.dense.probe import DenseConfig
-
-
-WEIGHT_DECAY = 1e-4
 
 
 def train_and_choose(
@@ -46,7 +45,7 @@ def _token_statistics(material: Material, batch: int, progress: Progress) -> Cha
 
 def train_heads(
     material: Material,
-    items: NDArray[np.int64],
+    items: Indices,
     statistics: ChannelStatistics,
     config: "DenseConfig",
     *,
@@ -59,19 +58,10 @@ def train_heads(
 
     def batches(start: int) -> Iterator[LinearBatch]:
         order = (items[chosen] for chosen in seeded_batches(len(items), config.batch, seed, start))
-        return zip_targets(order, material.train.stream, material.targets.weights, material.device)
+        return _read(material, order, material.targets.weights)
 
-    fit(
-        heads,
-        batches,
-        heads_loss,
-        FitConfig(updates=config.updates, weight_decay=WEIGHT_DECAY, warmup=config.updates // 20, amp=False),
-        seed=seed,
-        progress=progress,
-        label="linear heads",
-        groups=heads.groups(),
-        checkpoint=material.folder / f"seed{seed}" / "heads.pt",
-    )
+    checkpoint = material.folder / f"seed{seed}" / "heads.pt"
+    fit_heads(heads, batches, config, seed=seed, progress=progress, checkpoint=checkpoint)
     return heads
 
 
@@ -83,8 +73,8 @@ def validation_scores(heads: LinearHeads, material: Material, batch: int) -> NDA
     intersection_LC = torch.zeros(rates, targets.classes, dtype=torch.float64)
     predicted_LC = torch.zeros_like(intersection_LC)
     truth_C = torch.zeros(targets.classes, dtype=torch.float64)
-    batches = iter(split_batches(material.parts.validation, batch))
-    for features_ND, counts_NC in zip_targets(batches, material.train.stream, targets.counts, material.device):
+    batches = split_batches(material.parts.validation, batch)
+    for features_ND, counts_NC in _read(material, batches, targets.counts):
         pixels_NC = counts_NC.double()
         for head, given_N in enumerate(heads(features_ND).argmax(-1).T):
             right_N = pixels_NC.gather(1, given_N[:, None])[:, 0]
@@ -93,3 +83,13 @@ def validation_scores(heads: LinearHeads, material: Material, batch: int) -> NDA
         truth_C += pixels_NC.sum(0).cpu()
     union_LC = predicted_LC + truth_C - intersection_LC
     return mean_iou(intersection_LC.numpy(), union_LC.numpy(), truth_C.expand(rates, -1).numpy())
+
+
+def _read(
+    material: Material, batches: Iterable[Indices], targets: Callable[[Indices], Tensor]
+) -> Iterator[LinearBatch]:
+    """Tokens (N, D) and their targets (N, C) of batches of pictures, on the device."""
+    order, again = tee(batches)
+    for tokens_BTD, items in zip(material.train.stream(order), again, strict=False):  # `again` may be one ahead
+        targets_BTC = targets(items)
+        yield tokens_BTD.to(material.device).flatten(0, 1), targets_BTC.to(material.device).flatten(0, 1)
