@@ -57,6 +57,8 @@ BIGG14 = ViTConfig(width=1664, depth=48, heads=16, patch=14, image_size=336, mlp
 TINY16 = ViTConfig(width=192, depth=4, heads=3, patch=16, image_size=224)
 """Trains on a laptop; not of the paper."""
 
+SIZE_IN_PATCHES = 16
+"""Edge of the image, in patches, that is assumed where a checkpoint states none: 224 pixels for L/14."""
 _MLCD_FIELDS = {
     "width": "hidden_size",
     "depth": "num_hidden_layers",
@@ -70,10 +72,10 @@ _LLAVA_FIELDS = _MLCD_FIELDS | {"depth": "depth", "heads": "num_heads"}
 _FIELDS_OF_TYPE = {"mlcd_vision_model": _MLCD_FIELDS, "rice_vit": _LLAVA_FIELDS}
 
 
-def from_json(config: Mapping[str, Any], *, image_size: int, origin: str) -> ViTConfig:
+def from_json(config: Mapping[str, Any], *, origin: str) -> ViTConfig:
     """Read a `config.json`: MLCDVisionModel's, or one that holds a tower as its `vision_config` (LLaVA-OneVision-1.5).
 
-    `image_size` stands in where the file states none (LLaVA-OneVision-1.5 takes any). `origin`: the file, for errors.
+    The latter states no `image_size`: it becomes sixteen patches. `origin` names the file in errors.
     Errors: RiceError for another architecture, a missing field, or one that this network does not have.
     """
     tower = config.get("vision_config", config)
@@ -85,14 +87,11 @@ def from_json(config: Mapping[str, Any], *, image_size: int, origin: str) -> ViT
         )
     _refuse_variants(tower, origin)
     fields = _FIELDS_OF_TYPE[model_type]
-    values: dict[str, Any] = {ours: tower.get(theirs) for ours, theirs in fields.items()}
-    values["eps"] = 1e-5 if values["eps"] is None else values["eps"]
-    values["image_size"] = image_size if values["image_size"] is None else values["image_size"]
+    defaults = {"eps": 1e-5, "image_size": SIZE_IN_PATCHES * _number(tower, "patch_size", None, origin)}
+    values = {ours: _number(tower, theirs, defaults.get(ours), origin) for ours, theirs in fields.items()}
     rope = tower.get("rope_parameters") or {}
-    for name, value in values.items():
-        if isinstance(value, bool) or not isinstance(value, (int, float)):
-            raise RiceError(f"{origin}: expected a number as {fields[name]}, got {value!r}")
-    return ViTConfig(**values, theta=float(rope.get("rope_theta", 1e4)))
+    eps, theta = float(values.pop("eps")), float(_number(rope, "rope_theta", 1e4, origin))
+    return ViTConfig(**{ours: int(value) for ours, value in values.items()}, eps=eps, theta=theta)
 
 
 def to_json(config: ViTConfig, dtype: str) -> dict[str, Any]:
@@ -115,3 +114,15 @@ def _refuse_variants(tower: Mapping[str, Any], origin: str) -> None:
     for name, value in expected.items():
         if tower.get(name, value) != value:
             raise RiceError(f"{origin}: expected {name} = {value!r}, got {tower[name]!r}")
+
+
+def _number(fields: Mapping[str, Any], name: str, default: float | None, origin: str) -> float:
+    value = fields.get(name)
+    value = default if value is None else value
+    if isinstance(value, (list, tuple)) and len(set(value)) == 1:
+        value = value[0]  # some files write sizes as [14, 14]
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or value <= 0:
+        raise RiceError(f"{origin}: expected a positive number as {name}, got {value!r}")
+    if default is None and value != int(value):
+        raise RiceError(f"{origin}: expected a whole number as {name}, got {value!r}")
+    return value

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from rice.errors import RiceError
-from rice.model.config import ViTConfig
+from rice.model.config import SIZE_IN_PATCHES, ViTConfig
 
 ANCHOR = "class_pos_emb"
 """The one name that every published form has and no other architecture does."""
@@ -84,9 +84,9 @@ def detect(names: Iterable[str], origin: str) -> tuple[Scheme, str]:
     raise RiceError(f"{origin} is no MLCD/RICE tower: expected {ANCHOR} and a patch embedding, {_sample(known)}{hint}")
 
 
-def config_of(shapes: Mapping[str, Sequence[int]], scheme: Scheme, *, image_size: int | None, origin: str) -> ViTConfig:
+def config_of(shapes: Mapping[str, Sequence[int]], scheme: Scheme, *, origin: str) -> ViTConfig:
     """The configuration that tensor shapes (prefix removed) state. The class token's angles are half a head wide, so
-    the number of heads follows. Shapes do not state the image size: None stands for sixteen patches.
+    the number of heads follows. Shapes do not state the image size: it becomes sixteen patches.
 
     Errors: RiceError when a shape that decides is missing or impossible.
     """
@@ -101,8 +101,14 @@ def config_of(shapes: Mapping[str, Sequence[int]], scheme: Scheme, *, image_size
     if remainder:
         raise RiceError(f"{origin}: {ANCHOR} of {2 * shapes[ANCHOR][-1]} channels does not divide the width {width}")
     blocks = {name.removeprefix(scheme.blocks).split(".")[0] for name in shapes if name.startswith(scheme.blocks)}
-    size = 16 * patch if image_size is None else image_size
-    return ViTConfig(width=width, depth=len(blocks), heads=heads, patch=patch, image_size=size, mlp_width=mlp_width)
+    return ViTConfig(
+        width=width,
+        depth=len(blocks),
+        heads=heads,
+        patch=patch,
+        image_size=SIZE_IN_PATCHES * patch,
+        mlp_width=mlp_width,
+    )
 
 
 def shortened(found: Sequence[str]) -> str:
