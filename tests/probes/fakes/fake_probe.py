@@ -109,9 +109,17 @@ def _claim(workdir: Path, seed: int) -> None:
     """Say in the diary when another living process is on this cell."""
     claim = Path(os.environ["FAKE_DIARY"]).with_name(f"claim-{workdir.name}")
     owner = int(claim.read_text() or 0) if claim.exists() else 0
-    if owner not in (0, os.getpid()) and Path(f"/proc/{owner}").exists():
+    if owner not in (0, os.getpid()) and _lives(owner):
         _write("double", workdir, seed)
     claim.write_text(str(os.getpid()))
+
+
+def _lives(process: int) -> bool:
+    try:
+        state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return state not in "ZX"  # dead, not yet reaped
 
 
 def _write(event: str, workdir: Path, seed: int) -> None:
