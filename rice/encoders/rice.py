@@ -1,4 +1,4 @@
-"""Our own tower: `rice:PATH`, a folder or file in any published form, and the zoo's entries of this architecture.
+"""Our own tower: `rice:PATH` (a folder, file or hub repository in any published form), and the zoo's entries of this architecture.
 
 Importing this module imports no torch, so that a sweep is planned without it.
 """
@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from rice.encoders.hf_config import CONFIG, PROCESSOR, ProcessorFacts, read_processor
 from rice.encoders.hf_families import FAMILIES
+from rice.encoders.hub import cached_revision, find
 from rice.encoders.spec import EncoderSpec
-from rice.encoders.weights import PUBLISHED, Source, open_checkpoint, pick, weight_files
+from rice.encoders.weights import PUBLISHED, Source, open_checkpoint, pick, place, weight_files
 from rice.errors import RiceError
 from rice.files import read_json
 from rice.model.config import ViTConfig, from_json
@@ -26,14 +27,14 @@ if TYPE_CHECKING:
 _FAMILY = FAMILIES["mlcd_vision_model"]
 
 
-def load(path: Path, *, weights: str | None = PUBLISHED, allow_pickle: bool = False) -> "Loaded":
-    """Load `rice:PATH` with its own weights, with others of the same shape (a path), or with random ones (None).
+def load(target: str, weights: str | None = PUBLISHED, *, allow_pickle: bool = False) -> "Loaded":
+    """Load `rice:target` (a folder, a weights file or a repository of the hub) with its own weights, with others of
+    the same shape (a path), or with random ones (None).
 
     Errors: RiceError for what cannot be read or is not this architecture; pickles without `allow_pickle`.
     """
-    spec, config = spec_from_folder(path), read_config(path)
-    source = pick(weights, Source("local", str(path)), spec.name)
-    return load_config(config, spec, source, allow_pickle=allow_pickle)
+    spec, config = describe(target), read_config(target)
+    return load_config(config, spec, pick(weights, place(target), spec.name), allow_pickle=allow_pickle)
 
 
 def load_architecture(
@@ -45,7 +46,6 @@ def load_architecture(
 
 def load_config(config: ViTConfig, spec: EncoderSpec, source: Source, *, allow_pickle: bool = False) -> "Loaded":
     """Build `config` with the values of `source`. Errors: RiceError."""
-    from rice.encoders.hub import cached_revision
     from rice.encoders.loaded import Loaded
     from rice.model import checkpoint
 
@@ -78,18 +78,17 @@ def extract(module: "nn.Module", pixels_B3HW: "Tensor", layer: int) -> "Features
     return Features(as_map(output.hidden[:, 1:], output.grid), output.pooled if last else output.hidden[:, 0])
 
 
-def spec_from_folder(path: Path) -> EncoderSpec:
-    """The spec of `rice:PATH`, from its JSON files, or from the header of its weights where it has no config.json.
+def describe(target: str) -> EncoderSpec:
+    """The spec of `rice:target`, from its JSON files, or from the header of its weights where it has no config.json.
 
-    Errors: RiceError when the path is not there or holds another architecture.
+    Errors: RiceError when it is not there or holds another architecture.
     """
-    config = read_config(path)
-    processor = _processor(path)
-    stated = processor.size or (_stated_size(path) and config.image_size)
+    config, processor = read_config(target), _processor(target)
+    stated = processor.size or (_states_size(target) and config.image_size)
     notes = (processor.note, None if stated else f"no image size is stated: {config.image_size} is assumed")
     return EncoderSpec(
-        name=f"rice:{path}",
-        source=f"rice:{path}",
+        name=f"rice:{target}",
+        source=f"rice:{target}",
         patch=config.patch,
         size_multiple=config.patch,
         width=config.width,
@@ -103,54 +102,62 @@ def spec_from_folder(path: Path) -> EncoderSpec:
     )
 
 
-def read_config(path: Path) -> ViTConfig:
-    """The configuration of a folder, or of a weights file and the config.json beside it.
+def read_config(target: str) -> ViTConfig:
+    """The configuration of `rice:target`: its config.json (of a weights file: the one beside it).
 
-    Without a config.json the shapes of the tensors state all but the size. Errors: RiceError when the path is not
-    there or holds another architecture.
+    Without one the shapes of the tensors state all but the size. Errors: RiceError when the target is not there or
+    holds another architecture.
     """
-    if not path.exists():
-        raise RiceError(f"expected a folder or a weights file after rice:, {path} does not exist")
-    file = _beside(path, CONFIG)
-    return _config_of_header(path) if file is None else from_json(_object(file), origin=str(file))
+    file = _find(target, CONFIG)
+    return _config_of_header(target) if file is None else from_json(_object(file), origin=str(file))
 
 
-def _stated_size(path: Path) -> bool:
-    file = _beside(path, CONFIG)
+def _states_size(target: str) -> bool:
+    file = _find(target, CONFIG)
     content = {} if file is None else _object(file)
     return bool(content.get("vision_config", content).get("image_size"))
 
 
-def _processor(path: Path) -> ProcessorFacts:
-    file = _beside(path, PROCESSOR)
+def _processor(target: str) -> ProcessorFacts:
+    file = _find(target, PROCESSOR)
     if file is not None:
         return read_processor(_object(file), _FAMILY, file)
     note = f"no {PROCESSOR}: CLIP's mean, std and resizing, as MLCD and RICE were published"
     return ProcessorFacts(_FAMILY.mean, _FAMILY.std, _FAMILY.preprocessing, None, note)
 
 
-def _beside(path: Path, name: str) -> Path | None:
+def _find(target: str, name: str) -> Path | None:
+    source = place(target)
+    if source.kind == "hub":
+        return find(source.place, name)
+    path = Path(target)
     file = (path if path.is_dir() else path.parent) / name
     return file if file.is_file() else None
 
 
-def _config_of_header(path: Path) -> ViTConfig:
+def _config_of_header(target: str) -> ViTConfig:
+    """The configuration that the shapes in safetensors headers state. Errors: RiceError."""
+    if place(target).kind == "hub":
+        raise RiceError(f"{target} on the model hub has no {CONFIG}; download it and pass the weights file")
+    shapes: dict[str, tuple[int, ...]] = {}
+    for file in weight_files(Path(target)):
+        if file.suffix != ".json":  # the index of a sharded checkpoint
+            shapes |= _shapes(file)
+    scheme, prefix = detect(shapes, target)
+    inner = {name.removeprefix(prefix): shape for name, shape in shapes.items() if name.startswith(prefix)}
+    return config_of(inner, scheme, origin=target)
+
+
+def _shapes(file: Path) -> dict[str, tuple[int, ...]]:
     from safetensors import SafetensorError, safe_open
 
-    shapes: dict[str, tuple[int, ...]] = {}
-    for file in weight_files(path):
-        if file.suffix == ".json":
-            continue
-        if file.suffix != ".safetensors":
-            raise RiceError(f"expected a {CONFIG} beside {file}, whose shapes cannot be read before it is trusted")
-        try:
-            with safe_open(file, framework="numpy") as header:
-                shapes |= {name: tuple(header.get_slice(name).get_shape()) for name in header.keys()}  # noqa: SIM118
-        except (SafetensorError, OSError) as error:
-            raise RiceError(f"{file} is not a readable safetensors file: {error}") from error
-    scheme, prefix = detect(shapes, str(path))
-    inner = {name.removeprefix(prefix): shape for name, shape in shapes.items() if name.startswith(prefix)}
-    return config_of(inner, scheme, origin=str(path))
+    if file.suffix != ".safetensors":
+        raise RiceError(f"expected a {CONFIG} beside {file}: a pickle does not state shapes before it is loaded")
+    try:
+        with safe_open(file, framework="numpy") as header:
+            return {name: tuple(header.get_slice(name).get_shape()) for name in header.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise RiceError(f"{file} is not a readable safetensors file: {error}") from error
 
 
 def _object(file: Path) -> dict[str, Any]:

@@ -69,7 +69,7 @@ _MLCD_FIELDS = {
     "eps": "layer_norm_eps",
 }
 _LLAVA_FIELDS = _MLCD_FIELDS | {"depth": "depth", "heads": "num_heads"}
-_FIELDS_OF_TYPE = {"mlcd_vision_model": _MLCD_FIELDS, "rice_vit": _LLAVA_FIELDS}
+_FIELDS_OF_TYPE = {"mlcd_vision_model": _MLCD_FIELDS, "mlcd": _MLCD_FIELDS, "rice_vit": _LLAVA_FIELDS}
 
 
 def from_json(config: Mapping[str, Any], *, origin: str) -> ViTConfig:
