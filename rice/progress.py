@@ -38,14 +38,21 @@ class BarProgress:
     def track(self, items: Iterable[T], description: str, total: int | None = None) -> Iterator[T]:
         """Yield `items` under a bar with rate and remaining time."""
         from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+        from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, TextColumn
         from rich.progress import Progress as RichProgress
+        from rich.progress import Task, TimeElapsedColumn, TimeRemainingColumn
+        from rich.text import Text
+
+        class RateColumn(ProgressColumn):
+            def render(self, task: Task) -> Text:
+                return Text(format_rate(task.finished_speed or task.speed), style="progress.data.speed")
 
         console = Console(stderr=True)
         columns = (
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
+            RateColumn(),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
         )
@@ -77,6 +84,13 @@ class LineProgress:
         with contextlib.suppress(BrokenPipeError):  # the parent is gone; the job's own watch ends it
             self.stream.write(f"{LINE_PREFIX}{line}\n")
             self.stream.flush()
+
+
+def format_rate(per_second: float | None) -> str:
+    """12.3 -> '12.3/s', 0.05 -> '20.0 s each', None -> ''."""
+    if not per_second:
+        return ""
+    return f"{per_second:.1f}/s" if per_second >= 1 else f"{1 / per_second:.1f} s each"
 
 
 def total_of(items: Iterable[T], total: int | None) -> int | None:

@@ -27,7 +27,8 @@ class Captions:
 
     source: str
     encoder: str
-    size: str
+    pixels: str
+    tokens: str
 
 
 @dataclass(frozen=True)
@@ -60,11 +61,13 @@ def draw(source: Source, out: Path, colours: Colours, captions: Captions, progre
             left = f"{captions.source}   frame {frame.index}" + (
                 "" if frame.seconds is None else f"   {_moment(frame)}"
             )
-            yield layout.compose(frame.image, picture, left, f"{captions.encoder}   {captions.size}")
+            yield layout.compose(
+                frame.image, picture, left, f"{captions.encoder}   {captions.pixels}   {captions.tokens}"
+            )
 
     write_video(out / VIDEO, pages(), source.fps)
     with atomic_write(out / STRIP, "wb") as file:
-        strip(rows, captions.source, f"{captions.encoder}   {captions.size}").save(file, "PNG", optimize=True)
+        strip(rows, captions.source, f"{captions.encoder}   {captions.pixels}").save(file, "PNG", optimize=True)
 
 
 def _moment(frame: Frame) -> str:

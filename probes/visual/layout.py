@@ -6,6 +6,7 @@ Shapes: H W pixels of a frame, h w patch grid, 3 RGB (uint8).
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -14,14 +15,13 @@ from PIL import Image, ImageDraw, ImageFont
 
 Pixels = NDArray[np.uint8]
 Colour = tuple[int, int, int]
-Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 _VIDEO_PAPER, _VIDEO_INK = (16, 16, 16), (185, 185, 185)
 _STRIP_PAPER, _STRIP_INK = (255, 255, 255), (80, 80, 80)
 _WIDEST, _TALLEST = 3840, 2160  # larger H.264 plays in few browsers
 _LOWEST_PANEL = 240
 _STRIP_PANEL = 460
-_STRIP_FONT = 13
+_STRIP_FONT = 12
 _GAP = 4
 _ELLIPSIS = "\u2026"
 
@@ -54,7 +54,7 @@ class VideoLayout:
         """One frame (height + caption, 2 * width + gap, 3); captions that are too long are cut."""
         page = Image.new("RGB", (2 * self.width + _GAP, self.height + self.caption), _VIDEO_PAPER)
         _place(page, image_HW3, colours_hw3, (0, 0), (self.height, self.width))
-        draw, font = ImageDraw.Draw(page), _font(round(self.caption * 0.58))
+        draw, font = ImageDraw.Draw(page), _font(round(self.caption * 0.5))
         middle = self.height + self.caption / 2
         for x, text in ((0, left), (self.width + _GAP, right)):
             inset = self.caption / 3
@@ -95,7 +95,7 @@ def _place(page: Image.Image, image: Pixels, colours: Pixels, corner: tuple[int,
     page.paste(components, (x + width + _GAP, y))
 
 
-def _cut(text: str, font: Font, width: float) -> str:
+def _cut(text: str, font: ImageFont.FreeTypeFont, width: float) -> str:
     if font.getlength(text) <= width:
         return text
     while text and font.getlength(text + _ELLIPSIS) > width:
@@ -104,8 +104,10 @@ def _cut(text: str, font: Font, width: float) -> str:
 
 
 @functools.cache
-def _font(size: int) -> Font:
-    return ImageFont.load_default(size)
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    from matplotlib import get_data_path
+
+    return ImageFont.truetype(str(Path(get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"), size)
 
 
 def _even(length: float) -> int:

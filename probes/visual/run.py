@@ -134,7 +134,8 @@ class VideoPca:
         return Captions(
             source=self.source.name,
             encoder=f"{self.tower.name}{random}",
-            size=f"{width} × {height} px, {columns} × {rows} tokens",  # noqa: RUF001
+            pixels=f"{width} × {height} px",  # noqa: RUF001
+            tokens=f"{columns} × {rows} tokens",  # noqa: RUF001
         )
 
     def _key(self) -> dict[str, Any]:
