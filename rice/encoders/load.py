@@ -131,8 +131,7 @@ def load_entry(entry: Entry, weights: str | None, *, allow_pickle: bool = False)
 
 
 def _describe_source(source: str, target: str) -> EncoderSpec:
-    home = "hf_config" if source == "hf" else source
-    module: Any = importlib.import_module(f"rice.encoders.{home}")
+    module: Any = importlib.import_module(f"rice.encoders.{'hf_config' if source == 'hf' else source}")
     spec: EncoderSpec = module.describe(target)
     return spec
 

@@ -38,11 +38,11 @@ def load_architecture(
     architecture: Mapping[str, Any], spec: EncoderSpec, source: Source, *, allow_pickle: bool = False
 ) -> Loaded:
     """Build an architecture of open_clip with the values of `source`. Errors: RiceError."""
+    checkpoint = None if source.kind == "random" else open_checkpoint(source, allow_pickle=allow_pickle)
     with seeded_init():
         module = build(architecture)
-    if source.kind != "random":
-        checkpoint = open_checkpoint(source, allow_pickle=allow_pickle)
-        timm_models.fill(module, checkpoint.read(checkpoint.prefix(_ANCHORS)), str(source))
+    if checkpoint is not None:
+        timm_models.fill(module, checkpoint.read(checkpoint.prefix(_ANCHORS)), checkpoint.label)
     revision = cached_revision(source.place) if source.kind == "hub" else None
     return Loaded(module, replace(spec, revision=revision), extract)
 

@@ -27,10 +27,11 @@ def load(target: str, weights: str | None, *, allow_pickle: bool = False) -> Loa
     spec = describe(target)
     repo = _config(target).get("hf_hub_id")
     source = pick(weights, Source("hub", repo) if repo else None, spec.name)
+    checkpoint = None if source.kind == "random" else open_checkpoint(source, allow_pickle=allow_pickle)
     with seeded_init():
         module = build(target)
-    if source.kind != "random":
-        _fill(module, source, allow_pickle)
+    if checkpoint is not None:
+        fill(module, _converted(module, checkpoint.read()), checkpoint.label)
     revision = cached_revision(source.place) if source.kind == "hub" else None
     return Loaded(module, replace(spec, revision=revision), extract)
 
@@ -118,13 +119,11 @@ def _block(net: Any, pixels_B3HW: Tensor, layer: int) -> Features:
     return Features(patches, prefix[:, 0] if prefix is not None and _has_cls(net) else None)
 
 
-def _fill(module: nn.Module, source: Source, allow_pickle: bool) -> None:
-    checkpoint = open_checkpoint(source, allow_pickle=allow_pickle)
-    tensors: dict[str, Tensor] = checkpoint.read()
+def _converted(module: nn.Module, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """timm's own conversion where the model has one: older names, resampled patches and positions."""
     convert = getattr(sys.modules[type(module).__module__], "checkpoint_filter_fn", None)
-    if convert is not None:  # timm's own: older names, patch and position resampling
-        tensors = convert(tensors, module)
-    fill(module, tensors, str(source))
+    converted: dict[str, Tensor] = tensors if convert is None else convert(tensors, module)
+    return converted
 
 
 def fill(module: nn.Module, tensors: dict[str, Tensor], where: str) -> None:

@@ -52,7 +52,7 @@ def pick(weights: str | None, default: Source | None, name: str, note: str | Non
     if weights == PUBLISHED:
         if default is None:
             raise RiceError(
-                f"{name} has no published weights: {note or 'none are known'}; pass a local path (weights=PATH) or none"
+                f"{name} has no published weights ({note or 'none are known'}); pass a local path: weights=PATH"
             )
         return default
     if not Path(weights).exists():

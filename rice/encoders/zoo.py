@@ -18,7 +18,7 @@ _RICE_PAPER = "https://arxiv.org/abs/2507.20025"
 _MLCD_PAPER = "https://arxiv.org/abs/2407.17331"
 _SIGLIP_PAPER = "https://arxiv.org/abs/2303.15343"
 _SIGLIP2_PAPER = "https://arxiv.org/abs/2502.14786"
-_UNTRAINED = "its weights were never published: train them (rice trains this architecture) or bring your own"
+_UNTRAINED = "never published: train it here, or bring weights of your own"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +63,14 @@ def _rice(kind: Literal["l14", "b16"], size: int, repo: str | None = None) -> En
         public=repo is not None,
         note=None if repo else _UNTRAINED,
     )
-    architecture = {"image_size": size, "patch": patch, "width": width, "depth": depth, "heads": width // 64}
+    architecture = {
+        "width": width,
+        "depth": depth,
+        "heads": width // 64,
+        "mlp_width": 4 * width,
+        "patch": patch,
+        "image_size": size,
+    }
     return Entry(spec=spec, loader="rice", repo=repo, architecture=architecture, parameters=parameters)
 
 
@@ -134,7 +141,7 @@ def _siglip(name: str, repo: str, parameters: int, paper: str, *, patch: int, si
 
 def _siglip2_560() -> Entry:
     entry = _siglip(
-        "siglip2-so400m-16-560", "google/siglip2-so400m-patch16-512", 413_338_608, _SIGLIP2_PAPER, patch=16, size=512
+        "siglip2-so400m-16-560", "google/siglip2-so400m-patch16-512", 413_534_448, _SIGLIP2_PAPER, patch=16, size=512
     )
     note = "the 512 checkpoint at 560 with its positions interpolated: no 560 checkpoint was published"
     return replace(entry, spec=replace(entry.spec, native_size=560, note=note))
@@ -166,7 +173,7 @@ def _aimv2() -> Entry:
         "image_size": 336,
         "patch_size": 14,
     }
-    return Entry(spec=spec, loader="hf", repo=repo, architecture=architecture, parameters=0)
+    return Entry(spec=spec, loader="hf", repo=repo, architecture=architecture, parameters=309_525_504)
 
 
 def _dfn5b() -> Entry:
@@ -186,7 +193,7 @@ def _dfn5b() -> Entry:
         preprocessing=Preprocessing(resize="squash", backend="pil"),
     )
     architecture = {"name": "ViT-H-14-378-quickgelu", "tag": "dfn5b"}
-    return Entry(spec=spec, loader="open_clip", repo=repo, architecture=architecture, parameters=0)
+    return Entry(spec=spec, loader="open_clip", repo=repo, architecture=architecture, parameters=632_682_240)
 
 
 def _unit() -> Entry:
@@ -220,7 +227,7 @@ def _unit() -> Entry:
         "num_registers": 0,
         "summary_idxs": [0],
     }
-    return Entry(spec=spec, loader="hf", repo=repo, architecture=architecture, parameters=0)
+    return Entry(spec=spec, loader="hf", repo=repo, architecture=architecture, parameters=637_337_600)
 
 
 def _qwen() -> Entry:
@@ -254,7 +261,7 @@ def _qwen() -> Entry:
         "out_hidden_size": 3584,
         "fullatt_block_indexes": [7, 15, 23, 31],
     }
-    return Entry(spec=spec, loader="hf", repo=repo, architecture=architecture, parameters=0)
+    return Entry(spec=spec, loader="hf", repo=repo, architecture=architecture, parameters=676_550_144)
 
 
 def _dinov2() -> Entry:
@@ -283,7 +290,7 @@ def _dinov2() -> Entry:
         "image_size": 518,
         "patch_size": 14,
     }
-    return Entry(spec=spec, loader="hf", repo=repo, architecture=architecture, parameters=0)
+    return Entry(spec=spec, loader="hf", repo=repo, architecture=architecture, parameters=86_580_480)
 
 
 _ENTRIES = (
@@ -293,16 +300,22 @@ _ENTRIES = (
     _rice("l14", 560, "DeepGlint-AI/rice-vit-large-patch14-560"),
     _rice("b16", 224),
     _rice("b16", 512),
-    _clip("clip-l14-336", "openai/clip-vit-large-patch14-336", 0, None, "https://arxiv.org/abs/2103.00020"),
-    _clip("mlcd-l14-336", "DeepGlint-AI/mlcd-vit-large-patch14-336", 0, "apache-2.0", _MLCD_PAPER),
+    _clip("clip-l14-336", "openai/clip-vit-large-patch14-336", 303_507_456, None, "https://arxiv.org/abs/2103.00020"),
+    _clip("mlcd-l14-336", "DeepGlint-AI/mlcd-vit-large-patch14-336", 303_507_456, "apache-2.0", _MLCD_PAPER),
     _mlcd_b16(),
     _aimv2(),
     _dfn5b(),
     _unit(),
-    _siglip("siglip-so400m-14-384", "google/siglip-so400m-patch14-384", 0, _SIGLIP_PAPER, patch=14, size=384),
-    _siglip("siglip-b16-512", "google/siglip-base-patch16-512", 0, _SIGLIP_PAPER, patch=16, size=512, so400m=False),
-    _siglip("siglip2-so400m-14-384", "google/siglip2-so400m-patch14-384", 0, _SIGLIP2_PAPER, patch=14, size=384),
-    _siglip("siglip2-so400m-16-512", "google/siglip2-so400m-patch16-512", 0, _SIGLIP2_PAPER, patch=16, size=512),
+    _siglip("siglip-so400m-14-384", "google/siglip-so400m-patch14-384", 412_987_248, _SIGLIP_PAPER, patch=14, size=384),
+    _siglip(
+        "siglip-b16-512", "google/siglip-base-patch16-512", 86_433_024, _SIGLIP_PAPER, patch=16, size=512, so400m=False
+    ),
+    _siglip(
+        "siglip2-so400m-14-384", "google/siglip2-so400m-patch14-384", 412_987_248, _SIGLIP2_PAPER, patch=14, size=384
+    ),
+    _siglip(
+        "siglip2-so400m-16-512", "google/siglip2-so400m-patch16-512", 413_534_448, _SIGLIP2_PAPER, patch=16, size=512
+    ),
     _siglip2_560(),
     _qwen(),
     _dinov2(),
