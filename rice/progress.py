@@ -38,14 +38,22 @@ class BarProgress:
     def track(self, items: Iterable[T], description: str, total: int | None = None) -> Iterator[T]:
         """Yield `items` under a bar with rate and remaining time."""
         from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, TextColumn
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            ProgressColumn,
+            Task,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+        )
         from rich.progress import Progress as RichProgress
-        from rich.progress import Task, TimeElapsedColumn, TimeRemainingColumn
         from rich.text import Text
 
         class RateColumn(ProgressColumn):
             def render(self, task: Task) -> Text:
-                return Text(format_rate(task.finished_speed or task.speed), style="progress.data.speed")
+                elapsed = task.finished_time or task.elapsed  # rich's own speed ignores the first item's time
+                return Text(format_rate(task.completed / elapsed if elapsed else None), style="progress.data.speed")
 
         console = Console(stderr=True)
         columns = (

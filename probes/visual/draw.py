@@ -49,6 +49,7 @@ class Colours:
 def draw(source: Source, out: Path, colours: Colours, captions: Captions, progress: Progress) -> None:
     """Write the video of all selected frames and the strip of `STRIP_ROWS` of them, evenly spaced, first and last."""
     rows: list[Row] = []
+    right = f"{captions.encoder}   {captions.pixels}   {captions.tokens}"
     layout = VideoLayout.of(source.footage.height, source.footage.width)
     chosen = set(np.linspace(0, source.count - 1, min(STRIP_ROWS, source.count)).round().astype(int).tolist())
 
@@ -58,12 +59,8 @@ def draw(source: Source, out: Path, colours: Colours, captions: Captions, progre
             picture = colours.of(index)
             if index in chosen:
                 rows.append(strip_row(frame.image, picture, _moment(frame)))
-            left = f"{captions.source}   frame {frame.index}" + (
-                "" if frame.seconds is None else f"   {_moment(frame)}"
-            )
-            yield layout.compose(
-                frame.image, picture, left, f"{captions.encoder}   {captions.pixels}   {captions.tokens}"
-            )
+            time = "" if frame.seconds is None else f"   {_moment(frame)}"
+            yield layout.compose(frame.image, picture, f"{captions.source}   frame {frame.index}{time}", right)
 
     write_video(out / VIDEO, pages(), source.fps)
     with atomic_write(out / STRIP, "wb") as file:
