@@ -2,8 +2,8 @@
 
 Shapes: H, W the image. Run lengths go down the columns, background first (pycocotools' convention).
 
-Polygons become run lengths in pycocotools. Run lengths are decoded here, because pycocotools 2.0.11 leaves the pixels that
-a short code does not reach uninitialised, and reads past the end of a code whose last byte asks for another one.
+pycocotools turns polygons into run lengths. Those are decoded here, because pycocotools 2.0.11 leaves the pixels that a
+short code does not reach uninitialised, and reads past the end of a code whose last byte asks for another one.
 """
 
 import reprlib

@@ -1,0 +1,135 @@
+"""A world on disk: what to write, and writing it once. Imports no torch."""
+
+import dataclasses
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from rice.data.world.clip import Clip, ClipConfig, draw_clip
+from rice.data.world.draws import VERSION, Part
+from rice.data.world.layouts import write_clips, write_coco, write_image_folder
+from rice.data.world.scene import Scene, SceneConfig, draw_crop, draw_scene
+from rice.errors import RiceError
+from rice.files import atomic_folder, read_json, sha256_json, write_json
+from rice.progress import Progress, SilentProgress
+
+Kind = Literal["scenes", "crops", "clips"]
+
+SPLITS = {"train": Part.TRAIN, "val": Part.TEST}
+"""Folder names, as COCO's and ImageNet's; what is judged on is held out in every respect but its categories."""
+
+_STAMP = "world.json"
+_SIZES = (64, 2048)
+_MOST_OBJECTS = 64
+_MOST_FRAMES = 100_000
+_SEEDS = 2**32
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorldConfig:
+    """What to generate.
+
+    Attributes:
+        kind: Scenes with several objects (COCO), crops of one object each (image folders), or clips (YouTube-VOS).
+        size: Edge of the square pictures, in pixels, 64 to 2048.
+        train: Number of scenes, crops or clips to learn from.
+        test: Number to be judged on: other seeds, backgrounds, texture parameters, fonts and words.
+        objects: Fewest and most objects in a scene or clip; some more hide behind others.
+        words: Fewest and most printed words in a scene.
+        frames: Length of a clip.
+        seed: Another seed is another world.
+    """
+
+    kind: Kind = "scenes"
+    size: int = 128
+    train: int = 200
+    test: int = 100
+    objects: tuple[int, int] = (4, 8)
+    words: tuple[int, int] = (0, 2)
+    frames: int = 24
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Errors: RiceError naming the field."""
+        if self.kind not in get_args(Kind):
+            raise RiceError(f"expected a kind of world out of {', '.join(get_args(Kind))}, got {self.kind!r}")
+        _within("size", self.size, *_SIZES)
+        _within("train", self.train, 1, _SEEDS - 1)
+        _within("test", self.test, 1, _SEEDS - 1)
+        _within("frames", self.frames, 1, _MOST_FRAMES)
+        _within("seed", self.seed, 0, _SEEDS - 1)
+        for name, (low, high) in (("objects", self.objects), ("words", self.words)):
+            _within(f"the lower end of {name}", low, 0 if name == "words" else 1, _MOST_OBJECTS)
+            _within(f"the upper end of {name}", high, low, _MOST_OBJECTS)
+
+    def fingerprint(self) -> str:
+        """SHA-256 of the generator's version and of these fields: they decide every annotation."""
+        return sha256_json({"version": VERSION, **_plain(self)})
+
+
+def materialise(config: WorldConfig, folder: Path, progress: Progress | None = None) -> Path:
+    """Write the world to `folder`, whole or not at all, and return it; a folder that holds it already is kept.
+
+    Errors: RiceError when the folder holds anything else.
+    """
+    if folder.exists():
+        _check_same(config, folder)
+        return folder
+    progress = progress or SilentProgress()
+    with atomic_folder(folder) as temporary:
+        for split, part in SPLITS.items():
+            _write_split(config, temporary, split, part, progress)
+        write_json(temporary / _STAMP, {"fingerprint": config.fingerprint(), "version": VERSION, **_plain(config)})
+    return folder
+
+
+def scenes(config: WorldConfig, part: Part) -> Iterator[Scene]:
+    """The scenes of one part, in order, one at a time."""
+    layout = SceneConfig(height=config.size, width=config.size, objects=config.objects, words=config.words)
+    return (draw_scene(layout, part, config.seed, index) for index in range(_count(config, part)))
+
+
+def crops(config: WorldConfig, part: Part) -> Iterator[tuple[Scene, int]]:
+    """The crops of one part with their categories, which take turns."""
+    return (draw_crop(config.size, part, config.seed, index) for index in range(_count(config, part)))
+
+
+def clips(config: WorldConfig, part: Part) -> Iterator[Clip]:
+    """The clips of one part."""
+    layout = ClipConfig(height=config.size, width=config.size, frames=config.frames, objects=config.objects)
+    return (draw_clip(layout, part, config.seed, index) for index in range(_count(config, part)))
+
+
+def _write_split(config: WorldConfig, folder: Path, split: str, part: Part, progress: Progress) -> None:
+    label, total = f"{config.kind}, {split}", _count(config, part)
+    if config.kind == "scenes":
+        write_coco(folder, split, progress.track(scenes(config, part), label, total))
+    elif config.kind == "crops":
+        write_image_folder(folder, split, progress.track(crops(config, part), label, total))
+    else:
+        write_clips(folder, split, progress.track(clips(config, part), label, total))
+
+
+def _count(config: WorldConfig, part: Part) -> int:
+    return config.test if part is Part.TEST else config.train
+
+
+def _check_same(config: WorldConfig, folder: Path) -> None:
+    stamp = folder / _STAMP
+    if not stamp.is_file():
+        raise RiceError(f"{folder} exists and holds no generated world; name another folder")
+    found = read_json(stamp)
+    if not isinstance(found, dict) or found.get("fingerprint") != config.fingerprint():
+        raise RiceError(f"{folder} holds another generated world (see its {_STAMP}); name another folder or delete it")
+
+
+def _plain(config: WorldConfig) -> dict[str, Any]:
+    return {
+        key: list(value) if isinstance(value, tuple) else value for key, value in dataclasses.asdict(config).items()
+    }
+
+
+def _within(name: str, value: int, low: int, high: int) -> None:
+    if not low <= value <= high:
+        raise RiceError(f"expected {name} of a generated world from {low} to {high}, got {value}")

@@ -1,0 +1,140 @@
+"""The world in real benchmarks' on-disk layouts, so that the loaders that read the real sets are the ones that run.
+
+write_coco          COCO 2017: annotations/instances_{split}.json, {split}/
+write_image_folder  ImageNet's: {split}/{category}/, one object a picture
+write_clips         YouTube-VOS': {split}/JPEGImages/, {split}/Annotations/, {split}/meta.json; also {split}/videos/
+"""
+
+import colorsys
+from collections.abc import Iterable
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from rice.data.video import write_video
+from rice.data.world.actors import CATEGORIES
+from rice.data.world.clip import Clip
+from rice.data.world.scene import Image_HW3, Mask_HW, Scene, SceneObject
+from rice.files import write_json
+
+_LARGEST_PNG = 512
+"""Longer edges are stored as JPEG: noise does not compress."""
+_FPS = Fraction(12)
+
+
+def write_coco(folder: Path, split: str, scenes: Iterable[Scene]) -> None:
+    """Write scenes as one split of a COCO dataset. Ids count from 1; segmentations are compressed run lengths."""
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    (folder / split).mkdir(parents=True, exist_ok=True)
+    for image_id, scene in enumerate(scenes, start=1):
+        height, width, _ = scene.image.shape
+        name = f"{image_id:06d}{_suffix(scene.image)}"
+        _save(folder / split / name, scene.image)
+        images.append({"id": image_id, "file_name": name, "width": width, "height": height})
+        for thing in scene.objects:
+            annotations.append(_annotation(thing, len(annotations) + 1, image_id))
+    document = {
+        "info": {"description": f"RICE suite, generated world, {split}"},
+        "licenses": [],
+        "categories": coco_categories(),
+        "images": images,
+        "annotations": annotations,
+    }
+    write_json(folder / "annotations" / f"instances_{split}.json", document)
+
+
+def coco_categories() -> list[dict[str, Any]]:
+    """COCO's category table: ids from 1 in the order of CATEGORIES, the shape as supercategory."""
+    return [{"id": index + 1, "name": name, "supercategory": name.split()[-1]} for index, name in enumerate(CATEGORIES)]
+
+
+def _annotation(thing: SceneObject, id_: int, image_id: int) -> dict[str, Any]:
+    left, top, right, bottom = thing.box
+    return {
+        "id": id_,
+        "image_id": image_id,
+        "category_id": thing.category + 1,
+        "bbox": [left, top, right - left, bottom - top],
+        "area": int(np.count_nonzero(thing.mask)),
+        "iscrowd": 0,
+        "segmentation": _run_lengths(thing.mask),
+    }
+
+
+def _run_lengths(mask_HW: Mask_HW) -> dict[str, Any]:
+    from pycocotools import mask as rle
+
+    code = rle.encode(np.asfortranarray(mask_HW.view(np.uint8)))
+    return {"size": [int(edge) for edge in code["size"]], "counts": code["counts"].decode("ascii")}
+
+
+def write_image_folder(folder: Path, split: str, crops: Iterable[tuple[Scene, int]]) -> None:
+    """Write one picture per (scene, category index), in a folder for each category; every folder exists."""
+    classes = [folder / split / name.replace(" ", "_") for name in CATEGORIES]
+    for path in classes:
+        path.mkdir(parents=True, exist_ok=True)
+    for index, (scene, category) in enumerate(crops):
+        _save(classes[category] / f"{index:06d}{_suffix(scene.image)}", scene.image)
+
+
+def write_clips(folder: Path, split: str, clips: Iterable[Clip]) -> None:
+    """Write clips as one split of YouTube-VOS. Pixel value and object id: identity + 1.
+
+    meta.json also has, for each object and in the order of its `frames`, `boxes` (xyxy, whole pixels, right and
+    bottom excluded) and `visibility` (share of its pixels that is seen).
+    """
+    videos = {}
+    for index, clip in enumerate(clips):
+        name = f"{index:05d}"
+        videos[name] = {"objects": _write_clip(folder / split, name, clip)}
+        write_video(folder / split / "videos" / f"{name}.mp4", (scene.image for scene in clip), _FPS)
+    write_json(folder / split / "meta.json", {"videos": videos})
+
+
+def _write_clip(folder: Path, name: str, clip: Clip) -> dict[str, Any]:
+    pictures, masks = folder / "JPEGImages" / name, folder / "Annotations" / name
+    pictures.mkdir(parents=True)
+    masks.mkdir(parents=True)
+    objects: dict[str, Any] = {}
+    for index, scene in enumerate(clip):
+        frame = f"{index:05d}"
+        _save(pictures / f"{frame}.jpg", scene.image)
+        _save_identities(masks / f"{frame}.png", scene)
+        for thing in scene.objects:
+            empty = {"category": CATEGORIES[thing.category], "frames": [], "boxes": [], "visibility": []}
+            entry = objects.setdefault(str(thing.identity + 1), empty)
+            entry["frames"].append(frame)
+            entry["boxes"].append(thing.box)
+            entry["visibility"].append(round(thing.visibility, 4))
+    return objects
+
+
+def _save_identities(path: Path, scene: Scene) -> None:
+    """As YouTube-VOS and DAVIS: palette PNG, 0 = background."""
+    identities_HW = np.zeros(scene.image.shape[:2], dtype=np.uint8)
+    for thing in scene.objects:
+        identities_HW[thing.mask] = thing.identity + 1
+    picture = Image.fromarray(identities_HW, mode="P")
+    picture.putpalette(bytes(channel for index in range(256) for channel in distinct_colour(index)))
+    picture.save(path, optimize=False)
+
+
+def distinct_colour(index: int) -> tuple[int, int, int]:
+    """Bright colours, neighbours far apart in hue; 0 is black."""
+    if index == 0:
+        return (0, 0, 0)
+    red, green, blue = colorsys.hsv_to_rgb(index * 0.618034 % 1, 0.75, 1)
+    return (round(red * 255), round(green * 255), round(blue * 255))
+
+
+def _suffix(image_HW3: Image_HW3) -> str:
+    return ".png" if max(image_HW3.shape) <= _LARGEST_PNG else ".jpg"
+
+
+def _save(path: Path, image_HW3: Image_HW3) -> None:
+    options: dict[str, Any] = {"compress_level": 1} if path.suffix == ".png" else {"quality": 95, "subsampling": 0}
+    Image.fromarray(image_HW3).save(path, **options)
