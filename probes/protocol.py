@@ -118,7 +118,7 @@ def probe_names() -> list[str]:
 
 def probe_class(name: str) -> type[Probe]:
     """The class behind a probe's name, or behind `module:Class`. Errors: RiceError with the nearest names."""
-    target = {**_plugins(), **PROBES}.get(name, name if ":" in name else None)
+    target = PROBES.get(name) or _plugins().get(name) or (name if ":" in name else None)
     if target is None:
         raise RiceError(f"unknown probe {name!r}.{nearest(name, probe_names())} Known: {', '.join(probe_names())}")
     module, _, attribute = target.partition(":")

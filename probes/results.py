@@ -48,11 +48,11 @@ class Identity:
 
     def cell_key(self) -> str:
         """Hex SHA-256 of everything but the seed: names the lock, log and work folder of a sweep's cell."""
-        return sha256_json(dataclasses.asdict(self))
+        return sha256_json(vars(self))
 
     def result_key(self, seed: int) -> str:
         """Hex SHA-256 of one seed's result: its file name."""
-        return sha256_json(dataclasses.asdict(self) | {"seed": seed})
+        return sha256_json(vars(self) | {"seed": seed})
 
 
 @dataclass(frozen=True, kw_only=True)

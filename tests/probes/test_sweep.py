@@ -1,4 +1,5 @@
 import json
+import resource
 import signal
 import subprocess
 import sys
@@ -228,9 +229,11 @@ def test_a_dry_run_says_the_cost_and_writes_nothing(room: Any) -> None:
 def test_a_thousand_cells_are_planned_in_under_three_seconds(room: Any) -> None:
     probes = [room.probe(scale=float(k)) for k in range(125)]
     room.write(room.document(encoders=[f"fake-{letter}" for letter in "abcdefgh"], probes=probes, seeds=3))
-    start = time.perf_counter()
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     status, said = room.finished(room.command("sweep.yaml", "--out", "out", "--dry-run"))
-    assert time.perf_counter() - start < 3
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    # Its own processor time: the clock would blame it for whatever else the machine does.
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 3
     assert status == 0
     assert "1000 cells, 3 seeds each" in said
 
