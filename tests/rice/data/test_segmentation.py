@@ -11,6 +11,8 @@ from pycocotools import mask as rle
 
 from rice.data.segmentation import decode_segmentation
 
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # within pycocotools
+
 masks = npst.arrays(np.bool_, npst.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=40))
 
 
