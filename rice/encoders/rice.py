@@ -1,4 +1,4 @@
-"""Our own tower: `rice:PATH` (a folder, file or hub repository in any published form), and the zoo's entries of this architecture.
+"""Our own tower: `rice:PATH`, a folder, file or hub repository in any published form, and the zoo's entries of it.
 
 Importing this module imports no torch, so that a sweep is planned without it.
 """

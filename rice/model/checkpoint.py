@@ -5,6 +5,7 @@ Shapes: D width, P patch edge.
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -60,12 +61,16 @@ def build(config: ViTConfig, state: Mapping[str, Tensor]) -> ViT:
     return module.eval()
 
 
-def save(module: ViT, folder: Path, prefix: str = "") -> None:
-    """Write `config.json` and `model.safetensors` into `folder`, in MLCD's form: `transformers.AutoModel` reads it."""
+def save(module: ViT, folder: Path, *, image_size: int | None = None, prefix: str = "") -> None:
+    """Write `config.json` and `model.safetensors` into `folder`, in MLCD's form: `transformers.AutoModel` reads it.
+
+    `image_size`: what the configuration shall state, in pixels, where it is not the tower's own.
+    """
     tensors = {name: value.detach().cpu() for name, value in to_published(module, prefix=prefix).items()}
+    config = replace(module.config, image_size=image_size or module.config.image_size)
     dtype = str(next(iter(tensors.values())).dtype).removeprefix("torch.")
     save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
-    write_json(folder / CONFIG, to_json(module.config, dtype))
+    write_json(folder / CONFIG, to_json(config, dtype))
 
 
 def _own_shapes(config: ViTConfig) -> dict[str, tuple[int, ...]]:

@@ -14,9 +14,13 @@ Grid = tuple[int, int]
 
 
 def patch_angles(grid: Grid, head_dim: int, theta: float) -> Tensor:
-    """Angles (h*w, A), radians, fp32, of patches in reading order: [row * f, column * f], f = theta^(-i/F)."""
-    frequencies_F = 1.0 / theta ** (torch.arange(0, head_dim // 2, 2, dtype=torch.float32) / (head_dim // 2))
-    rows, columns = (torch.arange(edge, dtype=torch.float32) for edge in grid)
+    """Angles (h*w, A), radians, fp32, of patches in reading order: [row * f, column * f], f = theta^(-i/F).
+
+    Computed on the CPU whatever the device: every device gets the same angles.
+    """
+    exponents_F = torch.arange(0, head_dim // 2, 2, dtype=torch.float32, device="cpu") / (head_dim // 2)
+    frequencies_F = 1.0 / theta**exponents_F
+    rows, columns = (torch.arange(edge, dtype=torch.float32, device="cpu") for edge in grid)
     row_hF, column_wF = torch.outer(rows, frequencies_F), torch.outer(columns, frequencies_F)
     h, w = grid
     angles_hwA = torch.cat([row_hF[:, None].expand(h, w, -1), column_wF[None].expand(h, w, -1)], dim=-1)
@@ -30,8 +34,7 @@ def _cached_turns(grid: Grid, head_dim: int, theta: float, device: torch.device)
 
 
 def _patch_turns(grid: Grid, head_dim: int, theta: float, device: torch.device) -> tuple[Tensor, Tensor]:
-    with torch.device("cpu"):  # one library's cosines on every device
-        angles = patch_angles(grid, head_dim, theta)
+    angles = patch_angles(grid, head_dim, theta)
     return angles.cos().to(device), angles.sin().to(device)
 
 
