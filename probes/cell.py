@@ -80,7 +80,7 @@ def _compute(job: Job, seeds: list[int], progress: Progress) -> None:
 
     cls = probe_class(job.probe)
     config: Any = parse_config(cls.Config, job.words, f"probe {job.probe}")
-    probe = cls(config, dataset_root(job.dataset, job.out))
+    probe = cls(config, dataset_root(job.dataset, job.out, progress))
     if dataset_fingerprint(job.dataset, probe) != job.identity.dataset_fingerprint:
         raise RiceError(f"dataset {job.dataset.name} changed since the sweep was planned; run the sweep again")
     reference, weights = job.encoder.reference, job.encoder.weights

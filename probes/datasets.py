@@ -1,13 +1,15 @@
 """A sweep's datasets: a folder on disk, or a generated world that the first cell in need of it writes under --out."""
 
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from filelock import FileLock
 
 from probes.overrides import flags, parse_config
-from probes.protocol import Probe
+from probes.protocol import CountsImages, Probe
 from probes.sweepfile import DatasetEntry
+from rice.progress import Progress
 
 if TYPE_CHECKING:
     from rice.data.world import WorldConfig
@@ -18,7 +20,7 @@ def dataset_fingerprint(dataset: DatasetEntry, probe: Probe) -> str:
     return probe.fingerprint() if dataset.world is None else _world(dataset).fingerprint()
 
 
-def dataset_root(dataset: DatasetEntry, out: Path) -> Path:
+def dataset_root(dataset: DatasetEntry, out: Path, progress: Progress) -> Path:
     """The folder for the probe. A world is written whole or not at all, once, whoever asks first."""
     if dataset.path is not None:
         return dataset.path
@@ -29,9 +31,17 @@ def dataset_root(dataset: DatasetEntry, out: Path) -> Path:
     lock = out / "locks" / f"world-{config.fingerprint()}.lock"
     lock.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(lock):
-        if not root.is_dir():
-            materialise(config, root)
-    return root
+        for leftover in root.parent.glob(f".{root.name}.*.tmp"):  # of a killed writer: we hold the lock
+            shutil.rmtree(leftover)
+        return materialise(config, root, progress)
+
+
+def count_images(dataset: DatasetEntry, probe: Probe) -> int | None:
+    """How many pictures pass through the encoder, at most; None where it is not known beforehand."""
+    if dataset.world is not None:
+        config = _world(dataset)
+        return config.train + config.test
+    return probe.count_images() if isinstance(probe, CountsImages) else None
 
 
 def _world(dataset: DatasetEntry) -> "WorldConfig":

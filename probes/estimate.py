@@ -52,7 +52,7 @@ def _costs(missing: Sequence[Cell]) -> list[str]:
     """Each picture passes once per cell: all seeds read the same features."""
     known = [(cell.gflops, images) for cell in missing if cell.gflops is not None and (images := cell.images())]
     total = sum(gflops * images for gflops, images in known)
-    lines = [f"forward passes: {sum(images for _, images in known):,} images, {total / 1e3:,.1f} TFLOPs"]
+    lines = [f"forward passes: up to {sum(images for _, images in known):,} images, {total / 1e3:,.1f} TFLOPs"]
     if len(known) < len(missing):
         lines.append(f"not counted: {len(missing) - len(known)} cells whose images or GFLOPs are not known beforehand")
     return lines

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from probes.datasets import dataset_fingerprint
+from probes.datasets import count_images, dataset_fingerprint
 from probes.overrides import flags, parse_config
-from probes.protocol import CountsImages, Probe, identity, probe_class
+from probes.protocol import Probe, identity, probe_class
 from probes.results import Identity, result_path
 from probes.sweepfile import DatasetEntry, EncoderEntry, ProbeEntry, Sweep
 from rice.encoders.spec import EncoderSpec
@@ -99,13 +99,8 @@ def _tasks(entry: ProbeEntry, sweep: Sweep) -> Iterator[_Task]:
             probe=probe,
             config=identity(config),
             fingerprint=dataset_fingerprint(dataset, probe),
-            images=functools.cache(functools.partial(_count_images, dataset, probe)),
+            images=functools.cache(functools.partial(count_images, dataset, probe)),
         )
-
-
-def _count_images(dataset: DatasetEntry, probe: Probe) -> int | None:
-    on_disk = dataset.path is not None  # a generated world may not be written yet
-    return probe.count_images() if on_disk and isinstance(probe, CountsImages) else None
 
 
 def _cells(entry: EncoderEntry, tasks: Sequence[_Task], seeds: tuple[int, ...]) -> Iterator[Cell]:

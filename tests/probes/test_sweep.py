@@ -332,3 +332,33 @@ def test_cells_get_their_share_of_the_cores_and_the_noise_goes_to_the_log(room: 
     assert "noise of a library" not in said
     logs = [log.read_text() for log in (room.out / "logs").iterdir()]
     assert all("noise of a library on standard output" in log and "cell finished" in log for log in logs)
+
+
+def test_a_generated_world_is_written_once_and_serves_every_cell(room: Any) -> None:
+    datasets = {"scenes": {"world": {"size": 64, "train": 2, "test": 1}}}
+    arguments = {"datasets": datasets, "probes": [room.probe(data=["scenes"], needs="world.json")]}
+    status, said = room.run("--dry-run", **arguments)
+    assert (status, room.out.exists()) == (0, False), said
+    status, said = room.run("--jobs", "2", **arguments)
+    assert status == 0, said
+    (world,) = (room.out / "worlds").iterdir()
+    written = world.stat().st_mtime_ns
+    assert {row.dataset_fingerprint for row in load(room.out).itertuples()} == {world.name}
+    (world.parent / f".{world.name}.abc.tmp").mkdir()  # what a killed writer leaves
+    room.run(**arguments, seeds=3)
+    assert list(world.parent.iterdir()) == [world]
+    assert world.stat().st_mtime_ns == written
+
+
+def test_another_world_is_another_dataset(room: Any) -> None:
+    for seed in (0, 1):
+        datasets = {"scenes": {"world": {"size": 64, "train": 1, "test": 1, "seed": seed}}}
+        room.run(encoders=["fake-a"], datasets=datasets, probes=[room.probe(data=["scenes"])], seeds=1)
+    assert load(room.out).dataset_fingerprint.nunique() == 2
+
+
+@pytest.mark.parametrize("world", [{"sise": 64}, {"size": 1}, {"kind": "towns"}])
+def test_a_world_that_cannot_be_is_one_line(room: Any, world: dict[str, Any]) -> None:
+    status, said = room.run(datasets={"scenes": {"world": world}}, probes=[room.probe(data=["scenes"])])
+    assert (status, len(said.splitlines())) == (2, 1), said
+    assert not room.out.exists()

@@ -24,7 +24,10 @@ from rice.progress import Progress
 
 @dataclass(frozen=True, kw_only=True)
 class FakeConfig:
-    """`fault` strikes on seeds from `fault_seed` on, for encoders whose name holds `fault_encoder`."""
+    """`fault` strikes on seeds from `fault_seed` on, for encoders whose name holds `fault_encoder`.
+
+    `needs`: a file that must be in the dataset's folder.
+    """
 
     fault: str = ""
     fault_seed: int = 0
@@ -32,6 +35,7 @@ class FakeConfig:
     seconds: float = run_only(0.0)
     children: bool = run_only(False)
     scale: float = 1.0
+    needs: str = run_only("")
 
 
 class FakeProbe:
@@ -59,6 +63,7 @@ class FakeProbe:
     def run(self, encoder: Any, *, seed: int, workdir: Path, progress: Progress) -> Iterator[Metric]:
         _claim(workdir, seed)
         _write("start", workdir, seed)
+        assert (self.data / self.config.needs).exists()
         print("noise of a library on standard output")
         children = [subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])] * self.config.children
         for _ in progress.track(range(5), f"seed {seed}"):
