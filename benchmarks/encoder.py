@@ -1,0 +1,181 @@
+"""Our ViT's forward against transformers' MLCDVisionModel (SDPA): B/16, same weights. Exits 1 where a figure fails.
+
+    python benchmarks/encoder.py [--sizes 224 512] [--batch 8] [--rounds 7] [--threads N] [--device cuda] [--bf16]
+                                 [--json FILE]
+
+Outputs are compared first. Rounds alternate the two in one process, the first of each pair in turn, and the median of
+their ratios counts. The limit is what the forward's matrix products would take at the best rate that either of torch's
+fp32 libraries reaches here on a large product.
+"""
+
+import contextlib
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import tyro
+from torch import Tensor
+from torch.nn.functional import linear
+
+from probes.provenance import device_name
+from rice.encoders.cost import cost
+from rice.encoders.zoo import entries
+from rice.model import checkpoint
+from rice.model.config import B16, to_json
+from rice.model.linear import Linear
+from rice.model.names import MLCD
+from rice.model.vit import ViT
+
+RATIO = 1.0
+TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 0.05}
+"""Largest difference of outputs that are about 1 in size."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """What is measured.
+
+    Args:
+        sizes: Edges of the square images, in pixels.
+        batch: Images per forward.
+        rounds: Alternating rounds; the median of their ratios counts.
+        depth: Blocks; fewer than B/16's twelve for a quick look.
+        threads: Of the CPU; all of them where it is not given.
+        device: cpu or cuda.
+        bf16: Both in bfloat16, for GPUs.
+        json: Write the figures here, too.
+    """
+
+    sizes: tuple[int, ...] = (224, 512)
+    batch: int = 8
+    rounds: int = 7
+    depth: int = B16.depth
+    threads: int | None = None
+    device: str = "cpu"
+    bf16: bool = False
+    json: Path | None = None
+
+
+def main(config: Config) -> int:
+    """Run everything; 0 where every figure holds."""
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    dtype = torch.bfloat16 if config.bf16 else torch.float32
+    torch.manual_seed(0)
+    ours, theirs = (model.to(config.device, dtype) for model in twins(config.depth))
+    report: dict[str, Any] = {
+        "config": asdict(config) | {"json": None},
+        "machine": device_name(config.device),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "sizes": {},
+    }
+    print(f"{report['machine']}, {report['threads']} thread(s), torch {torch.__version__}, {dtype}")
+    with torch.no_grad():
+        peak = _peak_flops(config.device, dtype)
+        for size in config.sizes:
+            report["sizes"][size] = _measure(ours, theirs, size, config, dtype, peak)
+            _print(size, report["sizes"][size])
+    if config.json is not None:
+        config.json.write_text(json.dumps(report, indent=1) + "\n")
+    return 0 if all(figures["holds"] for figures in report["sizes"].values()) else 1
+
+
+def twins(depth: int) -> tuple[ViT, Any]:
+    """Our tower and transformers', with the same random weights."""
+    from transformers import MLCDVisionConfig, MLCDVisionModel
+
+    config = replace(B16, depth=depth)
+    fields = {k: v for k, v in to_json(config, "float32").items() if k not in ("architectures", "model_type", "dtype")}
+    theirs: Any = MLCDVisionModel._from_config(MLCDVisionConfig(**fields), attn_implementation="sdpa").eval()
+    state = checkpoint.from_published(theirs.state_dict(), MLCD, config, origin="transformers")
+    return checkpoint.build(config, state), theirs
+
+
+def _measure(ours: ViT, theirs: Any, size: int, config: Config, dtype: torch.dtype, peak: float) -> dict[str, Any]:
+    images = torch.randn(config.batch, 3, size, size, device=config.device, dtype=dtype)
+    difference = (ours(images).hidden - theirs(images).last_hidden_state).abs().max().item()
+    runs = {"ours": lambda: ours(images), "transformers": lambda: theirs(images)}
+    seconds = _alternate(runs, config)
+    ratios = [mine / other for mine, other in zip(seconds["ours"], seconds["transformers"], strict=True)]
+    spec = replace(entries("rice-b16-512")[0].spec, depth=config.depth)
+    gflop = config.batch * (cost(spec, size).gflops or 0.0)
+    figures = {
+        "difference": difference,
+        "seconds": {name: _summary(values) for name, values in seconds.items()},
+        "ratio": _summary(ratios),
+        "gflop": gflop,
+        "gflop_per_s": {name: gflop / statistics.median(values) for name, values in seconds.items()},
+        "limit_seconds": gflop * 1e9 / peak,
+    }
+    return figures | {"holds": difference <= TOLERANCE[dtype] and figures["ratio"]["median"] <= RATIO}
+
+
+def _alternate(runs: dict[str, Callable[[], Any]], config: Config) -> dict[str, list[float]]:
+    """Seconds of every run; each round has both, and each goes first in every second round."""
+    seconds: dict[str, list[float]] = {name: [] for name in runs}
+    for run in runs.values():
+        run()
+    for number in range(config.rounds):
+        for name in sorted(runs, reverse=number % 2 == 1):
+            with _stopwatch(seconds[name], config.device):
+                runs[name]()
+    return seconds
+
+
+@contextlib.contextmanager
+def _stopwatch(into: list[float], device: str) -> Iterator[None]:
+    """Append the seconds of the block, all work on the device included."""
+    _wait(device)
+    began = time.perf_counter()
+    yield
+    _wait(device)
+    into.append(time.perf_counter() - began)
+
+
+def _wait(device: str) -> None:
+    if device.startswith("cuda"):
+        torch.cuda.synchronize(device)
+
+
+def _peak_flops(device: str, dtype: torch.dtype) -> float:
+    """Of the MLP's first product for 4096 tokens, by the better of torch's libraries."""
+    rows, layer = 4096, Linear(B16.width, B16.mlp_width, device=device, dtype=dtype)
+    x = torch.randn(rows, B16.width, device=device, dtype=dtype)
+    products: tuple[Callable[[], Tensor], ...] = (lambda: layer(x), lambda: linear(x, layer.weight, layer.bias))
+    seconds: list[float] = []
+    for product in products:
+        product()
+        for _ in range(7):
+            with _stopwatch(seconds, device):
+                product()
+    return 2 * rows * B16.width * B16.mlp_width / min(seconds)
+
+
+def _summary(values: list[float]) -> dict[str, float]:
+    return {"median": statistics.median(values), "min": min(values), "max": max(values)}
+
+
+def _print(size: int, figures: dict[str, Any]) -> None:
+    print(f"{size} px: largest difference of outputs {figures['difference']:.1e}")
+    for name, values in figures["seconds"].items():
+        rate = figures["gflop_per_s"][name]
+        spread = f"({values['min']:.3f} to {values['max']:.3f})"
+        print(f"  {name:<13} {values['median']:.3f} s  {spread}  {rate:.0f} GFLOP/s")
+    ratio, mine = figures["ratio"], figures["seconds"]["ours"]["median"]
+    print(f"  ratio         {ratio['median']:.3f}    ({ratio['min']:.3f} to {ratio['max']:.3f})")
+    print(
+        f"  limit         {figures['limit_seconds']:.3f} s  for {figures['gflop']:.0f} GFLOP at the best rate of a product "
+        f"here; ours reaches {figures['limit_seconds'] / mine:.0%} of it"
+    )
+    print(f"  {'holds' if figures['holds'] else 'FAILS'} (ratio at most {RATIO}, outputs equal)")
+
+
+if __name__ == "__main__":
+    sys.exit(main(tyro.cli(Config)))
