@@ -7,7 +7,7 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from probes.plan import Cell
@@ -91,9 +91,8 @@ class LineBoard:
 
 def summary(outcomes: Sequence[Outcome], kept: int, console: Console) -> None:
     """Print the table of all cells of this call, and why and where the failed ones failed."""
-    table = Table(
-        "encoder", "probe", "dataset", "seeds", "state", "time", title="Cells of this run", title_justify="left"
-    )
+    name = Column("encoder", overflow="fold")  # never cut a name short
+    table = Table(name, "probe", "dataset", "seeds", "state", "time", title="Cells of this run", title_justify="left")
     for outcome in outcomes:
         cell, style = outcome.cell, "red" if outcome.state == "failed" else None
         seeds = ", ".join(map(str, cell.seeds))

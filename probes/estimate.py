@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from probes.plan import Cell
@@ -32,7 +32,8 @@ def print_estimate(
 
 
 def _encoder_table(cells: Sequence[Cell], missing: Sequence[Cell]) -> Table:
-    table = Table("encoder", "weights", "pixels", "tokens", "GFLOPs/image", "cells", "to run")
+    name = Column("encoder", overflow="fold")  # never cut a name short
+    table = Table(name, "weights", "pixels", "tokens", "GFLOPs/image", "cells", "to run")
     rows: dict[tuple[str, ...], list[int]] = {}
     to_run = {cell.key for cell in missing}
     for cell in cells:

@@ -84,7 +84,10 @@ def _read_all(descriptor: int) -> bytes:
 
 
 def cell_command(job: Job) -> list[str]:
-    """The command line of a cell, the same on every host. `-P`: the working folder shadows no module."""
+    """The command line of a cell, the same on every host. `-P`: the working folder shadows no module.
+
+    The seam for a cell on several GPUs: `torchrun --nproc-per-node N` goes in front, and a slot holds N ids.
+    """
     return [sys.executable, "-P", "-m", "probes.cell", str(write_job(job)), "--tied"]
 
 
