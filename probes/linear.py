@@ -23,6 +23,7 @@ LinearBatch = tuple[Tensor, Tensor]
 
 _TINY_STD = 1e-6
 _INITIAL_STD = 0.01
+_SMALLEST_SHARE = 1e-6
 _WEIGHT_DECAY = 1e-4
 _WARMUP = 0.05
 
@@ -67,17 +68,22 @@ class LinearHeads(nn.Module):
     """L linear classifiers with one initialisation, one per learning rate: the features are read once for all."""
 
     def __init__(
-        self, statistics: ChannelStatistics, classes: int, rates: Sequence[float], generator: torch.Generator
+        self, statistics: ChannelStatistics, shares_C: Tensor, rates: Sequence[float], generator: torch.Generator
     ) -> None:
-        """Weights ~ N(0, 0.01^2) from `generator` (a CPU one), biases 0."""
+        """Weights ~ N(0, 0.01^2) from `generator` (a CPU one); biases the log of each class's share of the targets.
+
+        So training starts from the predictor that knows the shares and nothing of the features: at a small learning
+        rate AdamW would spend all its updates on getting there.
+        """
         super().__init__()
-        self.classes = classes
+        self.classes = len(shares_C)
         self.rates = tuple(rates)
         self.register_buffer("mean", statistics.mean)
         self.register_buffer("std", statistics.std)
-        weight_CD = _INITIAL_STD * torch.randn(classes, len(statistics.mean), generator=generator)
+        weight_CD = _INITIAL_STD * torch.randn(self.classes, len(statistics.mean), generator=generator)
         self.weights = nn.ParameterList(nn.Parameter(weight_CD.clone()) for _ in rates)
-        self.biases = nn.ParameterList(nn.Parameter(torch.zeros(classes)) for _ in rates)
+        bias_C = shares_C.float().clamp(min=_SMALLEST_SHARE).log()
+        self.biases = nn.ParameterList(nn.Parameter(bias_C.clone()) for _ in rates)
 
     def forward(self, features_ND: Tensor) -> Tensor:
         """Logits (N, L, C) of features as stored."""
@@ -108,7 +114,7 @@ def soft_cross_entropy(logits_NLC: Tensor, targets_NC: Tensor) -> Tensor:
 
     A sum and not a mean over heads, so that each head's gradient is what it would be alone.
     """
-    per_head_L = -torch.einsum("nc,nlc->l", targets_NC, logits_NLC.float().log_softmax(-1))
+    per_head_L = -torch.einsum("nc,nlc->l", targets_NC, logits_NLC.log_softmax(-1))
     return per_head_L.sum() / targets_NC.sum().clamp(min=torch.finfo(torch.float32).tiny)
 
 

@@ -94,6 +94,14 @@ class CellTargets:
         areas = torch.from_numpy(self.areas[np.asarray(items)]).float()
         return self.counts(items) / areas[:, None, None]
 
+    def shares(self, items: NDArray[np.int64]) -> Tensor:
+        """Share of each class in the valid pixels of these pictures, each weighing the same, (C,) float64."""
+        total_C = np.zeros(self.classes)
+        for item in items:
+            entries = slice(self.offsets[item], self.offsets[item + 1])
+            np.add.at(total_C, self.index[entries] % self.classes, self.pixels[entries] / self.areas[item])
+        return torch.from_numpy(total_C / max(total_C.sum(), np.finfo(float).tiny))
+
     def save(self, path: Path) -> None:
         """Write atomically."""
         with atomic_write(path, "wb") as file:

@@ -54,7 +54,8 @@ def train_heads(
 ) -> LinearHeads:
     """One linear head per learning rate, trained on the pictures `items`; `seed`: initialisation and order."""
     generator = torch.Generator().manual_seed(seed)
-    heads = LinearHeads(statistics, material.targets.classes, config.learning_rates, generator).to(material.device)
+    heads = LinearHeads(statistics, material.targets.shares(items), config.learning_rates, generator)
+    heads.to(material.device)
 
     def batches(start: int) -> Iterator[LinearBatch]:
         order = (items[chosen] for chosen in seeded_batches(len(items), config.batch, seed, start))

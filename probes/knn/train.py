@@ -38,7 +38,8 @@ def train_and_choose(
     """
     features_ND, labels_N = layer_norm(fit.features), fit.labels
     statistics = ChannelStatistics.of([features_ND])
-    heads = LinearHeads(statistics, classes, config.learning_rates, torch.Generator().manual_seed(seed))
+    shares_C = torch.bincount(labels_N, minlength=classes).cpu() / len(labels_N)
+    heads = LinearHeads(statistics, shares_C, config.learning_rates, torch.Generator().manual_seed(seed))
     heads.to(features_ND.device)
 
     def batches(start: int) -> Iterator[LinearBatch]:
