@@ -118,9 +118,9 @@ def _save_identities(path: Path, scene: Scene) -> None:
     identities_HW = np.zeros(scene.image.shape[:2], dtype=np.uint8)
     for thing in scene.objects:
         identities_HW[thing.mask] = thing.identity + 1
-    picture = Image.fromarray(identities_HW, mode="P")
+    picture = Image.fromarray(identities_HW)
     picture.putpalette(bytes(channel for index in range(256) for channel in distinct_colour(index)))
-    picture.save(path, optimize=False)
+    picture.save(path)
 
 
 def distinct_colour(index: int) -> tuple[int, int, int]:
