@@ -171,8 +171,8 @@ def _print(size: int, figures: dict[str, Any]) -> None:
     ratio, mine = figures["ratio"], figures["seconds"]["ours"]["median"]
     print(f"  ratio         {ratio['median']:.3f}    ({ratio['min']:.3f} to {ratio['max']:.3f})")
     print(
-        f"  limit         {figures['limit_seconds']:.3f} s  for {figures['gflop']:.0f} GFLOP at the best rate of a product "
-        f"here; ours reaches {figures['limit_seconds'] / mine:.0%} of it"
+        f"  limit         {figures['limit_seconds']:.3f} s  for {figures['gflop']:.0f} GFLOP at the best rate of a "
+        f"product here; ours reaches {figures['limit_seconds'] / mine:.0%} of it"
     )
     print(f"  {'holds' if figures['holds'] else 'FAILS'} (ratio at most {RATIO}, outputs equal)")
 
