@@ -97,7 +97,7 @@ def _check(report: Mapping[str, Any], family: Family, where: str) -> None:
 def _configuration(cls: Any, architecture: Mapping[str, Any]) -> Any:
     fields = {k: v for k, v in architecture.items() if k not in (*_STORAGE_FIELDS, "model_type")}
     try:
-        return cls.config_class(**fields)
+        return cls.config_class(**{**fields, **FAMILIES[architecture["model_type"]].fixed})
     except (TypeError, ValueError) as error:
         raise RiceError(f"transformers refuses this configuration: {' '.join(str(error).split())}") from error
 

@@ -255,4 +255,4 @@ def tower_config(config: Mapping[str, Any], where: str) -> dict[str, Any]:
             " Wrap it as your own encoder: @rice.register_encoder"
         )
     kept = {k: v for k, v in inner.items() if k not in ("auto_map", "architectures")}
-    return kept | {"model_type": kind} | dict(FAMILIES[kind].fixed)
+    return kept | {"model_type": kind}

@@ -19,9 +19,9 @@ _AIMV2 = (
     (r"\.norm_([12])\.", r".rms_norm\1."),
     (r"\.attn\.proj\.", ".attention.out_proj."),
     (r"\.attn\.qkv\.", ".attention.qkv."),
-    (r"\.mlp\.fc1\.", ".mlp.gate_proj."),
-    (r"\.mlp\.fc2\.", ".mlp.down_proj."),
-    (r"\.mlp\.fc3\.", ".mlp.up_proj."),
+    (r"\.mlp\.fc1\.", ".ffn.gate_proj."),
+    (r"\.mlp\.fc2\.", ".ffn.down_proj."),
+    (r"\.mlp\.fc3\.", ".ffn.up_proj."),
 )
 _UNIT = (
     (r"^model\.patch_generator\.embedder\.", "embeddings.patch_projection."),
