@@ -99,13 +99,13 @@ def open_features(
         return source
     chunk = max(1, min(_CHUNK_BYTES // max(source.nbytes // max(source.count, 1), 1), 512))
     chunk = _agree(folder, source, chunk)
-    starts = [start for start in range(0, source.count, chunk) if not _chunk_path(folder, start).exists()]
-    _check_disk(folder, source, len(starts) * chunk / max(source.count, 1))
-    title = f"{label}: features to disk ({format_bytes(source.nbytes)})"
-    chunks = [range(start, min(start + chunk, source.count)) for start in starts]
-    features = source.stream(batch for items in chunks for batch in _split(items))
-    for items in progress.track(chunks, title) if chunks else ():
-        _write_chunk(_chunk_path(folder, items.start), [next(features) for _ in _split(items)])
+    chunks = [range(start, min(start + chunk, source.count)) for start in range(0, source.count, chunk)]
+    missing = [items for items in chunks if not _chunk_path(folder, items.start).exists()]
+    if missing:
+        _check_disk(folder, source.nbytes * sum(map(len, missing)) / source.count)
+        features = source.stream(batch for items in missing for batch in _split(items))
+        for items in progress.track(missing, f"{label}: features to disk ({format_bytes(source.nbytes)})"):
+            _write_chunk(_chunk_path(folder, items.start), [next(features) for _ in _split(items)])
     return CachedFeatures(folder, source.count, chunk)
 
 
@@ -154,8 +154,8 @@ def _chunk_path(folder: Path, start: int) -> Path:
     return folder / f"{start:09d}.npy"
 
 
-def _check_disk(folder: Path, source: FeatureSource, missing: float) -> None:
-    needed, free = source.nbytes * missing, shutil.disk_usage(folder).free
+def _check_disk(folder: Path, needed: float) -> None:
+    free = shutil.disk_usage(folder).free
     if needed > 0.95 * free:
         raise RiceError(
             f"the features need {format_bytes(needed)} and {folder} has {format_bytes(free)} free; "

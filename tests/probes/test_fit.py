@@ -1,7 +1,7 @@
 """The training loop: schedule, order, clipping, resuming."""
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -208,14 +208,13 @@ def test_on_cuda_the_loss_sees_bf16_only_where_asked() -> None:
         seen.append(out.dtype)
         return out.float().square().mean()
 
-    run_one: Callable[[bool], None] = lambda amp: fit(  # noqa: E731
-        nn.Linear(5, 1).cuda(),
-        lambda start: itertools.repeat(X.cuda()),
-        loss,
-        FitConfig(updates=1, amp=amp),
-        seed=0,
-        progress=SilentProgress(),
-    )
-    run_one(True)
-    run_one(False)
+    for amp in (True, False):
+        fit(
+            nn.Linear(5, 1).cuda(),
+            lambda start: itertools.repeat(X.cuda()),
+            loss,
+            FitConfig(updates=1, amp=amp),
+            seed=0,
+            progress=SilentProgress(),
+        )
     assert seen == [torch.bfloat16, torch.float32]

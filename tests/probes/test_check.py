@@ -1,0 +1,109 @@
+"""`rice data check`: sound, foreign and broken roots are told apart."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from probes.check import check, examine
+from rice.errors import RiceError
+
+
+def coco(root: Path, **changes: Any) -> Path:
+    """Two splits of two small pictures; `changes` go into the val file's first annotation or image."""
+    for name in ("train", "val"):
+        (root / name).mkdir(parents=True)
+        for index in (1, 2):
+            Image.new("RGB", (8, 6)).save(root / name / f"{index}.png")
+        image = {"width": 8, "height": 6}
+        annotation = {"id": 1, "image_id": 1, "category_id": 3, "bbox": [1, 1, 3, 2], "area": 6, "iscrowd": 0}
+        document = {
+            "images": [image | {"id": k, "file_name": f"{k}.png"} for k in (1, 2)],
+            "annotations": [annotation | {"segmentation": [[1, 1, 4, 1, 4, 3, 1, 3]]}],
+            "categories": [{"id": 3, "name": "cat"}],
+        }
+        if name == "val":
+            document["annotations"][0].update({k: v for k, v in changes.items() if k != "file_name"})
+            document["images"][0].update({k: v for k, v in changes.items() if k == "file_name"})
+        (root / "annotations").mkdir(exist_ok=True)
+        (root / "annotations" / f"instances_{name}.json").write_text(json.dumps(document))
+    return root
+
+
+def folder(root: Path) -> Path:
+    """Classified pictures."""
+    for split in ("train", "test"):
+        for name in ("a", "b"):
+            (root / split / name).mkdir(parents=True)
+            Image.new("RGB", (4, 4)).save(root / split / name / "1.png")
+    return root
+
+
+def states(root: Path) -> dict[str, str]:
+    return {finding.probe: finding.state for finding in examine(root) if finding.probe in ("dense", "knn")}
+
+
+def test_a_coco_root_is_for_the_dense_probe(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = coco(tmp_path / "coco")
+    assert states(root) == {"dense": "usable", "knn": "foreign"}
+    assert check(root) == 0
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("dense")]
+    assert line.split(maxsplit=2)[1:] == [
+        "ok",
+        "trains on train (2 images, 1 annotations); tests on val (2 images, 1 annotations); 1 classes",
+    ]
+
+
+def test_a_class_folder_is_for_the_knn_probe(tmp_path: Path) -> None:
+    root = folder(tmp_path / "folder")
+    assert states(root) == {"dense": "foreign", "knn": "usable"}
+    assert check(root) == 0
+
+
+def test_a_root_for_nobody_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").touch()
+    assert states(tmp_path) == {"dense": "foreign", "knn": "foreign"}
+    assert check(tmp_path) == 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"file_name": "gone.png"}, "gone.png"),
+        ({"file_name": "../train/1.png"}, "expected a file name inside"),
+        ({"bbox": [1, 1, float("nan"), 2]}, "expected finite numbers in bbox"),
+        ({"bbox": [1, 1, -3, 2]}, "sides of at least 0"),
+        ({"category_id": 4}, "unknown category_id 4"),
+        ({"image_id": 9}, "unknown image_id 9"),
+    ],
+)
+def test_broken_data_is_called_broken_with_the_reason(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], changes: dict[str, Any], reason: str
+) -> None:
+    root = coco(tmp_path / "coco", **changes)
+    assert states(root)["dense"] == "broken"
+    assert check(root) == 2
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("dense")]
+    assert line.split()[1] == "BROKEN"
+    assert reason in line
+
+
+def test_damaged_json_is_broken_even_where_no_split_tests(tmp_path: Path) -> None:
+    root = coco(tmp_path / "coco")
+    (root / "annotations" / "instances_val.json").unlink()
+    assert states(root)["dense"] == "foreign"
+    (root / "annotations" / "instances_train.json").write_text("{")
+    assert states(root)["dense"] == "broken"
+
+
+def test_a_missing_root_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(RiceError, match="expected a dataset folder"):
+        check(tmp_path / "nope")
+
+
+@pytest.mark.data
+def test_real_data_is_sound(shared_data: Path) -> None:
+    assert states(shared_data / "coco") == {"dense": "usable", "knn": "foreign"}
+    assert states(shared_data / "facade") == {"dense": "foreign", "knn": "foreign"}  # a valid split alone
