@@ -27,15 +27,12 @@ def patch_angles(grid: Grid, head_dim: int, theta: float) -> Tensor:
     return angles_hwA.flatten(0, 1)
 
 
-@functools.lru_cache(maxsize=32)
-def _cached_turns(grid: Grid, head_dim: int, theta: float, device: torch.device) -> tuple[Tensor, Tensor]:
-    with torch.inference_mode(False), torch.no_grad():  # what an inference call cached must serve training too
-        return _patch_turns(grid, head_dim, theta, device)
-
-
 def _patch_turns(grid: Grid, head_dim: int, theta: float, device: torch.device) -> tuple[Tensor, Tensor]:
     angles = patch_angles(grid, head_dim, theta)
     return angles.cos().to(device), angles.sin().to(device)
+
+
+_cached_patch_turns = functools.lru_cache(maxsize=32)(_patch_turns)
 
 
 def turns(grid: Grid, class_angles_1A: Tensor, theta: float) -> tuple[Tensor, Tensor]:
@@ -43,7 +40,7 @@ def turns(grid: Grid, class_angles_1A: Tensor, theta: float) -> tuple[Tensor, Te
 
     `class_angles_1A`: radians; gradients flow into it.
     """
-    patch_turns = _patch_turns if torch.compiler.is_compiling() else _cached_turns
+    patch_turns = _patch_turns if torch.compiler.is_compiling() else _cached_patch_turns
     cos, sin = patch_turns(grid, 2 * class_angles_1A.shape[-1], theta, class_angles_1A.device)
     learned_1A = class_angles_1A.to(torch.promote_types(class_angles_1A.dtype, torch.float32))
     cos_TA, sin_TA = torch.cat([learned_1A.cos().float(), cos]), torch.cat([learned_1A.sin().float(), sin])

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import AutoModel, MLCDVisionConfig, MLCDVisionModel
 
 from rice.errors import RiceError
@@ -71,6 +72,7 @@ def test_transformers_loads_what_is_saved(reference: Reference, prefix: str, tmp
     theirs = reference(intermediate_size=100, layer_norm_eps=1e-3)
     ours = read(theirs.state_dict(), config_like(theirs))
     checkpoint.save(ours, tmp_path, prefix=prefix)
+    assert load_file(tmp_path / "model.safetensors").keys() == {prefix + name for name in theirs.state_dict()}
     loaded, report = AutoModel.from_pretrained(tmp_path, output_loading_info=True)
     assert type(loaded) is MLCDVisionModel
     assert not any(report[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
