@@ -89,7 +89,8 @@ class StreamingPca:
             if not self._filled:
                 self._shift = tokens[:_BLOCK].mean(axis=0)
             taken, tokens = np.split(tokens, [_BLOCK - self._filled])
-            np.subtract(taken, self._shift, out=self._block[self._filled : self._filled + len(taken)])
+            with np.errstate(invalid="ignore"):  # infinities are reported by _merge
+                np.subtract(taken, self._shift, out=self._block[self._filled : self._filled + len(taken)])
             self._filled += len(taken)
             if self._filled == _BLOCK:
                 self._merge()
