@@ -9,7 +9,10 @@ import io
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
+Format = Literal["markdown", "latex", "csv", "html"]
+SUFFIXES: dict[Format, str] = {"markdown": ".md", "latex": ".tex", "csv": ".csv", "html": ".html"}
 EMPTY = "-"
 
 _HEADERS = {"tokens": "Tokens", "gflops": "GFLOPs", "images_per_s": "Images/s"}
@@ -133,7 +136,7 @@ def html_text(table: Table, decimals: int) -> str:
     )
 
 
-WRITERS: dict[str, Callable[[Table, int], str]] = {
+WRITERS: dict[Format, Callable[[Table, int], str]] = {
     "markdown": markdown,
     "latex": latex,
     "csv": csv_text,

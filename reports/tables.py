@@ -13,14 +13,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from reports.formats import EMPTY, WRITERS, Cell, Table
+from reports.formats import EMPTY, WRITERS, Cell, Format, Table
 from rice.errors import RiceError, nearest
 from rice.files import atomic_write
 
 if TYPE_CHECKING:
     import pandas as pd
 
-Format = Literal["markdown", "latex", "csv", "html"]
 Extra = Literal["tokens", "gflops", "images_per_s"]
 
 # What makes two results comparable, in the order in which a mixed cell is split. The encoder's own come last, because
@@ -45,9 +44,9 @@ def tables(
 ) -> None:
     """Print stored results as a table, for example: rice tables out --rows encoder --columns probe,dataset,metric
 
-    Each cell is the mean over seeds and the standard deviation (ddof 1). The best of a column is bold, the second
-    underlined; a cell without a result stays visibly empty. Results that differ in anything but the seed are never
-    averaged: the table is split by what differs.
+    Each cell is the mean over seeds and the standard deviation (ddof 1); fractions are shown in percent. The best of a
+    column is bold, the second underlined; a cell without a result stays visibly empty. Results that differ in anything
+    but the seed are never averaged: the table is split by what differs.
 
     Args:
         directory: A sweep's --out folder, or its results folder.
@@ -82,7 +81,7 @@ def tables(
 
 def build(frame: "pd.DataFrame", rows: Sequence[str], columns: Sequence[str], extras: Sequence[str] = ()) -> Table:
     """Group a frame of `probes.results.load` into a table. Splits mixed cells by what differs (see module)."""
-    frame = frame.assign(config=_config_differences(frame["config"]))
+    frame = _in_percent(frame.assign(config=_config_differences(frame["config"])))
     row_keys, column_keys = list(rows), list(columns)
     _split_mixed(frame, row_keys, column_keys)
     split = [k for k in (*row_keys, *column_keys) if k not in (*rows, *columns)]
@@ -118,6 +117,13 @@ def _keys(text: str, frame: "pd.DataFrame") -> list[str]:
         if key not in frame.columns:
             raise RiceError(f"unknown key {key!r}.{nearest(key, frame.columns)} Known: {', '.join(frame.columns)}")
     return keys
+
+
+def _in_percent(frame: "pd.DataFrame") -> "pd.DataFrame":
+    """Fractions as the field prints them: in percent."""
+    fraction = frame["unit"] == "fraction"
+    value = frame["value"].where(~fraction, frame["value"] * 100)
+    return frame.assign(value=value, unit=frame["unit"].where(~fraction, "%"))
 
 
 def _split_mixed(frame: "pd.DataFrame", rows: list[str], columns: list[str]) -> None:

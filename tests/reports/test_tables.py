@@ -85,6 +85,12 @@ def test_results_that_differ_in_more_than_the_seed_are_never_averaged(change: di
     assert any(note.startswith("Split by") for note in table.notes)
 
 
+def test_fractions_are_shown_in_percent_and_nothing_else_is_scaled() -> None:
+    rows = ({"value": 0.25, "unit": "fraction"}, {"value": 0.25, "unit": "px", "metric": "error"})
+    table = build(frame(*rows), *KEYS)
+    assert {column[2]: cell.mean for (_, column), cell in table.cells.items()} == {"miou": 25.0, "error": 0.25}
+
+
 def test_lower_is_better_turns_the_ranking() -> None:
     rows = (
         {"encoder": name, "value": value, "higher_is_better": False}

@@ -1,0 +1,148 @@
+"""How long a person waits for: the help, a plan of 1,000 cells, a table of 10,000 stored results.
+
+    python benchmarks/latency.py [--rounds 5] [--json FILE]
+
+Baselines of the same work, alternating with ours: a bare `python -c pass`; the interpreter that has only imported
+torch (which planning must not need); and `json.loads` over the same files (what no reader of the store can beat).
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from probes.protocol import Metric
+from probes.results import RESULTS, Identity, Result, load, store
+
+CELLS, STORED = 1_000, 10_000
+LIMITS_S = {"help": 0.5, "plan": 3.0, "table": 3.0}
+
+
+def main() -> None:
+    """Measure, print, say what holds."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        places = Path(folder)
+        _write_sweep(places)
+        _write_results(places / "stored")
+        figures = {
+            "help": _alternate(_command("-m", "rice.cli", "--help"), _command("-c", "pass"), arguments.rounds),
+            "plan": _alternate(
+                _command("-m", "rice.cli", "sweep", str(places / "plan.yaml"), "--out", str(places / "x"), "--dry-run"),
+                _command("-c", "import torch"),
+                arguments.rounds,
+            ),
+            "table": _alternate(lambda: _table(places / "stored"), lambda: _parse(places / "stored"), arguments.rounds),
+        }
+    print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}")
+    for name, figure in figures.items():
+        holds = "holds" if figure["ours"] < LIMITS_S[name] else "FAILS"
+        print(
+            f"{name:<6} {figure['ours']:.2f} s ({figure['min']:.2f} to {figure['max']:.2f}), baseline "
+            f"{figure['baseline']:.2f} s, limit {LIMITS_S[name]} s: {holds}"
+        )
+    if arguments.json:
+        arguments.json.write_text(json.dumps(figures, indent=1) + "\n")
+
+
+def _alternate(ours: Callable[[], None], baseline: Callable[[], None], rounds: int) -> dict[str, float]:
+    seconds: dict[str, list[float]] = {"ours": [], "baseline": []}
+    for _ in range(rounds + 1):
+        for name, job in (("ours", ours), ("baseline", baseline)):
+            start = time.perf_counter()
+            job()
+            seconds[name].append(time.perf_counter() - start)
+    counted = {name: values[1:] for name, values in seconds.items()}  # the first round fills caches and imports
+    medians = {name: statistics.median(values) for name, values in counted.items()}
+    return medians | {"min": min(counted["ours"]), "max": max(counted["ours"])}
+
+
+def _command(*arguments: str) -> Callable[[], None]:
+    def run() -> None:
+        subprocess.run([sys.executable, *arguments], check=True, stdout=subprocess.DEVNULL)
+
+    return run
+
+
+def _table(folder: Path) -> None:
+    from reports.formats import WRITERS
+    from reports.tables import build
+
+    table = build(load(folder), ["encoder"], ["probe", "dataset", "metric"], ["tokens", "gflops"])
+    if sum(cell.seeds for cell in table.cells.values()) != 2 * STORED:
+        raise SystemExit("the table does not hold every stored result")
+    WRITERS["markdown"](table, 2)
+
+
+def _parse(folder: Path) -> None:
+    for path in (folder / RESULTS).iterdir():
+        json.loads(path.read_bytes())
+
+
+def _write_sweep(folder: Path) -> None:
+    """25 encoders x 20 datasets x 2 configurations of `dense`."""
+    datasets = "\n".join(f"  d{i}: {{world: {{kind: scenes, seed: {i}}}}}" for i in range(20))
+    encoders = "\n".join(f"  - {{encoder: 'rice-b16-512@{16 * (8 + i)}', weights: none}}" for i in range(25))
+    names = ", ".join(f"d{i}" for i in range(20))
+    probes = f"  - {{probe: dense, data: [{names}]}}\n  - {{probe: dense, data: [{names}], updates: 100}}"
+    text = f"name: plan\nencoders:\n{encoders}\ndatasets:\n{datasets}\nprobes:\n{probes}\nseeds: 3\n"
+    (folder / "plan.yaml").write_text(text)
+
+
+def _write_results(folder: Path) -> None:
+    """100 encoders x 2 probes x 10 datasets x 5 seeds, two metrics each."""
+    metrics = [
+        Metric(name=n, value=0.5, n=100, unit="fraction", higher_is_better=True, split="val", protocol=n) for n in "ab"
+    ]
+    for index in range(STORED):
+        encoder, rest = divmod(index, 100)
+        probe, rest = divmod(rest, 50)
+        dataset, seed = divmod(rest, 5)
+        identity = Identity(
+            encoder_fingerprint=f"{encoder:064d}",
+            size=224,
+            layer=-1,
+            probe=f"probe{probe}",
+            protocol_version=1,
+            dataset_fingerprint=f"{dataset:064d}",
+            config={"grid": "native", "updates": 2000, "batch": 16},
+        )
+        store(folder, _result(identity, f"encoder{encoder}", f"dataset{dataset}", seed, metrics))
+
+
+def _result(identity: Identity, encoder: str, dataset: str, seed: int, metrics: list[Metric]) -> Result:
+    return Result(
+        encoder=encoder,
+        reference=encoder,
+        weights="default",
+        trained=True,
+        encoder_spec={"norm": "none", "name": encoder, "patch": 16},
+        identity=identity,
+        seed=seed,
+        dataset=dataset,
+        tokens=196,
+        gflops=35.0,
+        images_per_s=10.0,
+        resolved_config=identity.config,
+        metrics=metrics,
+        versions={},
+        commit=None,
+        device="cpu",
+        seconds=1.0,
+        peak_memory={},
+        finished="2026-01-01T00:00:00+00:00",
+    )
+
+
+if __name__ == "__main__":
+    main()

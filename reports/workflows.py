@@ -1,0 +1,111 @@
+"""Workflows that join the parts; may import everything."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rice.errors import RiceError, require
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+ENCODER = "mini-s8-128"
+_PHOTO_SIZE = (512, 384)
+_CLIP_EDGE = 256
+_CLIP_FRAMES = 24
+
+
+def quickstart(*, out: Path = Path("quickstart"), jobs: int = 1) -> int:
+    """The main job in minutes, on generated data and the photographs that scikit-image and scikit-learn install.
+
+    Sweeps three small encoders that build offline (one of them trained) over the probes `dense` and `knn` with three
+    seeds, prints and writes the table, and shows patch tokens as colours on a generated clip and on real photographs.
+    Killed, the same command goes on.
+
+    Args:
+        out: Folder for everything it writes.
+        jobs: Cells of the sweep at a time; they share the cores.
+    """
+    from probes.sweep import sweep
+    from probes.visual.pca import pca
+
+    require("skimage", "samples")
+    require("sklearn", "samples")
+    started = time.monotonic()
+    failed = sweep("quickstart", out=out / "sweep", jobs=jobs)
+    if failed:
+        raise RiceError(f"cells of the sweep failed; their logs are in {out / 'sweep' / 'logs'}")
+    _write_tables(out / "sweep", out)
+    frames = {"clip": _clip, "photos": _photos}
+    for name, draw in frames.items():
+        folder = out / "inputs" / name
+        _write_pictures(draw(), folder)
+        pca((folder,), encoder=ENCODER, out=out / "pca" / name, size=_PHOTO_SIZE[1] if name == "photos" else _CLIP_EDGE)
+    _say_where(out, time.monotonic() - started)
+    return 0
+
+
+def _write_tables(results: Path, out: Path) -> None:
+    from reports.formats import SUFFIXES
+    from reports.tables import tables
+
+    chosen: dict[str, Any] = {
+        "metrics": ("mIoU", "pixel accuracy", "knn top-1", "linear top-1"),
+        "extras": ("tokens", "gflops"),
+    }
+    tables(results, **chosen)
+    for name, suffix in SUFFIXES.items():
+        tables(results, format=name, out=out / f"table{suffix}", **chosen)
+
+
+def _write_pictures(pictures: "Iterator[tuple[str, Image]]", folder: Path) -> None:
+    """Once, whole or not at all."""
+    from rice.files import atomic_folder
+
+    if folder.is_dir():
+        return
+    with atomic_folder(folder) as temporary:
+        for name, picture in pictures:
+            picture.save(temporary / f"{name}.png")
+
+
+def _clip() -> "Iterator[tuple[str, Image]]":
+    """A clip of the generated world's held-out part."""
+    from PIL import Image
+
+    from rice.data.world import ClipConfig, Part, draw_clip
+
+    clip = draw_clip(ClipConfig(height=_CLIP_EDGE, width=_CLIP_EDGE, frames=_CLIP_FRAMES), Part.TEST, 0, 0)
+    for index, frame in enumerate(clip):
+        yield f"{index:05d}", Image.fromarray(frame.image)
+
+
+def _photos() -> "Iterator[tuple[str, Image]]":
+    """Photographs that two libraries install, cut to one size so that they share one fit and one colour scale."""
+    import skimage.data
+    import sklearn.datasets
+    from PIL import Image, ImageOps
+
+    china, flower = sklearn.datasets.load_sample_images().images
+    photos = {
+        "astronaut": skimage.data.astronaut(),
+        "china": china,
+        "coffee": skimage.data.coffee(),
+        "flower": flower,
+        "motorcycle": skimage.data.stereo_motorcycle()[0],
+        "rocket": skimage.data.rocket(),
+    }
+    for name, pixels in photos.items():
+        yield name, ImageOps.fit(Image.fromarray(pixels), _PHOTO_SIZE, Image.Resampling.LANCZOS)
+
+
+def _say_where(out: Path, seconds: float) -> None:
+    print(  # noqa: T201
+        f"\nquickstart took {seconds:.0f} s. Look at:\n"
+        f"  {out}/table.md, .tex, .csv, .html   the table above\n"
+        f"  {out}/pca/clip/pca.mp4              patch tokens of a generated clip as colours\n"
+        f"  {out}/pca/photos/strip.png          the same on real photographs\n"
+        f"  {out}/sweep/results                 one JSON file per result, with all that it needs to be repeated\n"
+        "Next: rice encoders, rice data check ROOT, rice sweep --help"
+    )
