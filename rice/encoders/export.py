@@ -12,7 +12,7 @@ from transformers import CLIPVisionConfig, CLIPVisionModel, PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_MAPPING_NAMES
 
 from rice.encoders.base import Encoder
-from rice.encoders.hf_config import PROCESSOR
+from rice.encoders.hf_config import CONFIG, PROCESSOR
 from rice.encoders.spec import EncoderSpec
 from rice.errors import RiceError
 from rice.files import atomic_folder, write_json
@@ -53,6 +53,8 @@ def export(encoder: Encoder, to: Path) -> None:
             checkpoint.save(tower, folder, image_size=encoder.spec.native_size)
         else:
             tower.save_pretrained(folder)
+            for weights in folder.glob("*.safetensors"):  # which safetensors lets nobody else read
+                weights.chmod((folder / CONFIG).stat().st_mode)
         model_type = "" if isinstance(tower, ViT) else tower.config.model_type
         write_json(folder / PROCESSOR, processor_json(encoder.spec, model_type))
 

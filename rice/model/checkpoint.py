@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from rice.errors import RiceError
-from rice.files import write_json
+from rice.files import atomic_path, write_json
 from rice.model.config import ViTConfig, to_json
 from rice.model.names import LLAVA_ONEVISION, MLCD, Scheme, shortened
 from rice.model.vit import ViT
@@ -69,7 +69,8 @@ def save(module: ViT, folder: Path, *, image_size: int | None = None, prefix: st
     tensors = {name: value.detach().cpu() for name, value in to_published(module, prefix=prefix).items()}
     config = replace(module.config, image_size=image_size or module.config.image_size)
     dtype = str(next(iter(tensors.values())).dtype).removeprefix("torch.")
-    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+    with atomic_path(folder / WEIGHTS) as file:
+        save_file(tensors, file, metadata={"format": "pt"})
     write_json(folder / CONFIG, to_json(config, dtype))
 
 

@@ -41,6 +41,11 @@ def wrapped(model: nn.Module, spec: EncoderSpec) -> Encoder:
     return Encoder(model.eval(), spec, hf.extract, weights="test")
 
 
+def assert_readable_alike(folder: Path) -> None:
+    """Whoever may read the folder's configuration may read its weights."""
+    assert len({file.stat().st_mode for file in folder.iterdir()}) == 1
+
+
 def test_our_tower_is_loaded_by_automodel_and_sees_the_same(own: Encoder, picture: Image.Image, tmp_path: Path) -> None:
     export(own, tmp_path / "out")
     assert {file.name for file in (tmp_path / "out").iterdir()} == {
@@ -48,6 +53,7 @@ def test_our_tower_is_loaded_by_automodel_and_sees_the_same(own: Encoder, pictur
         "model.safetensors",
         "preprocessor_config.json",
     }
+    assert_readable_alike(tmp_path / "out")
     model, report = AutoModel.from_pretrained(tmp_path / "out", output_loading_info=True)
     assert type(model) is transformers.MLCDVisionModel
     assert not any(report[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
@@ -125,6 +131,7 @@ def test_towers_of_transformers_stay_what_they_are(
     model = randomise(cls(config))
     encoder = wrapped(model, spec)
     export(encoder, tmp_path / "out")
+    assert_readable_alike(tmp_path / "out")
     loaded = AutoModel.from_pretrained(tmp_path / "out")
     assert type(loaded) is cls
     pixels = AutoImageProcessor.from_pretrained(tmp_path / "out")(picture, return_tensors="pt")["pixel_values"]
@@ -228,6 +235,15 @@ def test_other_sources_are_refused_with_what_can_be_exported(tmp_path: Path) -> 
     with pytest.raises(RiceError, match=r"timm:tiny cannot be exported .*our own ViT"):
         export(Encoder(model, spec, timm_models.extract, weights="test"), tmp_path / "out")
     assert not list(tmp_path.iterdir())
+
+
+def test_towers_that_automodel_does_not_know_are_refused(tmp_path: Path) -> None:
+    config = transformers.CLIPVisionConfig(**SMALL, image_size=70, patch_size=14)
+    model = transformers.CLIPVisionModel(config)
+    model.config.model_type = "unit"
+    spec = EncoderSpec(name="unit", source="test", patch=14, size_multiple=14, width=48, native_size=70)
+    with pytest.raises(RiceError, match="unit cannot be exported"):
+        export(wrapped(model, spec), tmp_path / "out")
 
 
 @pytest.mark.parametrize("content", ["folder with a file", "file"])
