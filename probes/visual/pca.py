@@ -40,7 +40,7 @@ def pca(
 
     Writes pca.mp4 (original left, components right), strip.png (six of its frames, as in Fig. 5 of the paper),
     components.safetensors (see --components) and pca.json (what made them). A killed run goes on with the same
-    command. Example: rice pca dog.mp4 --encoder rice-b16-512 --size 1024 --stride 2 --out out/dog
+    command. Example: rice pca dog.mp4 --encoder rice-l14-560 --size 1120 --stride 2 --out out/dog
 
     Args:
         inputs: Videos, folders of frames (natural order) or pictures. Several: a folder each under --out.
