@@ -5,6 +5,7 @@ Third parties add verbs by the entry point group `rice.verbs` (name = verb, valu
 """
 
 import importlib
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -28,6 +29,7 @@ VERBS: dict[str, tuple[str, str]] = {
 
 ENTRY_POINTS = "rice.verbs"
 EXIT_BAD_INPUT = 2
+EXIT_BROKEN_PIPE = 141
 EXIT_INTERRUPTED = 130
 
 
@@ -45,9 +47,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         verb, target, rest = _resolve(arguments)
         _run(verb, target, rest)
+        sys.stdout.flush()
     except RiceError as error:
         print(f"rice: error: {error}", file=sys.stderr)  # noqa: T201
         sys.exit(EXIT_BAD_INPUT)
+    except BrokenPipeError:  # as in `rice tables OUT | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(EXIT_BROKEN_PIPE)
     except KeyboardInterrupt:
         print("rice: interrupted; the same command resumes", file=sys.stderr)  # noqa: T201
         sys.exit(EXIT_INTERRUPTED)

@@ -74,3 +74,13 @@ def test_the_command_line_is_frozen(capsys: pytest.CaptureFixture[str], monkeypa
     if os.environ.get("RICE_FREEZE"):
         FLAGS.write_text(json.dumps(found, indent=1) + "\n")
     assert found == json.loads(FLAGS.read_text())
+
+
+def test_a_closed_pipe_ends_without_a_traceback() -> None:
+    command = [sys.executable, "-m", "rice.cli", "encoders", "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert "Traceback" not in process.stderr.read()
+    assert process.returncode != 0
