@@ -18,8 +18,6 @@ from probes.sweepfile import Sweep, read_sweep
 from rice.errors import RiceError
 from rice.files import read_json, write_json
 
-Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff]
-
 MANIFEST = "sweep.json"
 SCHEMA = 1
 
@@ -29,13 +27,13 @@ def sweep(
     *,
     out: Path,
     data: tuple[str, ...] = (),
-    only_missing: Flag = False,
-    force: Flag = False,
+    only_missing: bool = False,
+    force: bool = False,
     jobs: int | None = None,
     gpus: str = "auto",
     executor: Literal["local", "slurm"] = "local",
     slurm: tuple[str, ...] = (),
-    dry_run: Flag = False,
+    dry_run: bool = False,
 ) -> int:
     """Judge encoders by probes on datasets: every cell is a process of its own, every seed one stored result.
 

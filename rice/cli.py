@@ -101,7 +101,7 @@ def _run(verb: str, target: str, arguments: list[str]) -> None:
     function: Callable[..., Any] = getattr(importlib.import_module(module), name)
     import tyro
 
-    status = tyro.cli(function, prog=f"rice {verb}", args=arguments, config=(tyro.conf.OmitSubcommandPrefixes,))
+    status = tyro.cli(function, prog=f"rice {verb}", args=arguments, config=(tyro.conf.FlagCreatePairsOff,))
     if isinstance(status, int) and status:
         sys.exit(status)
 
