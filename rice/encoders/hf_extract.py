@@ -56,10 +56,10 @@ def _cls(output: Any, tokens_BTD: Tensor, family: Family, layer: int) -> Tensor 
 
 def _naflex_inputs(pixels_B3HW: Tensor, patch: int, grid: tuple[int, int]) -> dict[str, Tensor]:
     """SigLIP 2 NaFlex takes patches, each row-major with channels last, and the grid that they came from."""
-    cut_B3HW = pixels_B3HW[..., : grid[0] * patch, : grid[1] * patch]
-    batch = cut_B3HW.shape[0]
-    cells = cut_B3HW.unflatten(2, (grid[0], patch)).unflatten(4, (grid[1], patch))  # (B, 3, h, P, w, P)
-    patches_BTC = cells.permute(0, 2, 4, 3, 5, 1).reshape(batch, grid[0] * grid[1], -1)
+    (height, width), batch = grid, len(pixels_B3HW)
+    cut_B3HW = pixels_B3HW[..., : height * patch, : width * patch]
+    cells = cut_B3HW.reshape(batch, 3, height, patch, width, patch)
+    patches_BTC = cells.permute(0, 2, 4, 3, 5, 1).reshape(batch, height * width, -1)
     return {
         "pixel_values": patches_BTC,
         "pixel_attention_mask": torch.ones(patches_BTC.shape[:2], dtype=torch.int32, device=patches_BTC.device),
@@ -70,24 +70,24 @@ def _naflex_inputs(pixels_B3HW: Tensor, patch: int, grid: tuple[int, int]) -> di
 def _qwen(module: nn.Module, pixels_B3HW: Tensor, layer: int, grid: tuple[int, int]) -> Tensor:
     """Qwen2.5-ViT before its merge: patches go in merge order and come out in window order; here, back to the grid."""
     config: Any = module.config
-    merge, batch = config.spatial_merge_size, pixels_B3HW.shape[0]
-    grids = torch.tensor([[1, *grid]] * batch, device=pixels_B3HW.device)
+    merge, batch, (height, width) = config.spatial_merge_size, len(pixels_B3HW), grid
+    grids = torch.tensor([[1, height, width]] * batch, device=pixels_B3HW.device)
     output = module(qwen_patches(pixels_B3HW, config), grid_thw=grids, output_hidden_states=layer != -1)
-    units = (grid[0] // merge, grid[1] // merge)
+    units = (height // merge, width // merge)
     order = window_order(units, config.window_size // merge // config.patch_size).to(pixels_B3HW.device)
-    states_BTD = pick_layer(output, layer).unflatten(0, (batch, -1))
-    cells = states_BTD.unflatten(1, (-1, merge * merge))[:, order.argsort()]  # (B, units, M*M, D), row-major
-    cells = cells.unflatten(1, units).unflatten(3, (merge, merge))  # (B, h/M, w/M, M, M, D)
-    return cells.permute(0, 5, 1, 3, 2, 4).reshape(batch, -1, *grid)
+    states = pick_layer(output, layer).reshape(batch, len(order), merge * merge, -1)  # units in window order
+    cells = states[:, order.argsort()].reshape(batch, *units, merge, merge, -1)  # row-major
+    return cells.permute(0, 5, 1, 3, 2, 4).reshape(batch, -1, height, width)
 
 
 def qwen_patches(pixels_B3HW: Tensor, config: Any) -> Tensor:
     """(B*T, 3*2*P*P) patches in merge order, repeated over the temporal patch, as Qwen's processor cuts them."""
-    patch, merge = config.patch_size, config.spatial_merge_size
-    cells = pixels_B3HW.unflatten(2, (-1, merge, patch)).unflatten(5, (-1, merge, patch))
-    cells = cells.permute(0, 2, 5, 3, 6, 1, 4, 7)  # (B, h/M, w/M, M, M, 3, P, P)
-    repeated = cells.unsqueeze(6).expand(*cells.shape[:6], config.temporal_patch_size, -1, -1)
-    return repeated.reshape(-1, 3 * config.temporal_patch_size * patch * patch)
+    patch, merge, frames = config.patch_size, config.spatial_merge_size, config.temporal_patch_size
+    batch, channels, height, width = pixels_B3HW.shape
+    units = (height // patch // merge, width // patch // merge)
+    cells = pixels_B3HW.reshape(batch, channels, units[0], merge, patch, units[1], merge, patch)
+    cells = cells.permute(0, 2, 5, 3, 6, 1, 4, 7).unsqueeze(6)  # (B, h/M, w/M, M, M, 3, 1, P, P)
+    return cells.expand(-1, -1, -1, -1, -1, -1, frames, -1, -1).reshape(-1, channels * frames * patch * patch)
 
 
 def window_order(units: tuple[int, int], window: int) -> Tensor:

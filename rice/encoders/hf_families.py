@@ -185,7 +185,7 @@ FAMILIES: dict[str, Family] = {
     ),
     # last_hidden_state: before the 2 x 2 merge, put back from window order into the grid.
     "qwen2_5_vl_vision": Family(
-        model="Qwen2_5_VisionTransformerPretrainedModel",
+        model="transformers.models.qwen2_5_vl.modeling_qwen2_5_vl:Qwen2_5_VisionTransformerPretrainedModel",
         defaults={
             "hidden_size": 3584,
             "intermediate_size": 3420,
@@ -213,14 +213,13 @@ FAMILIES: dict[str, Family] = {
             "hidden_size": 1280,
             "num_hidden_layers": 32,
             "mlp_ratio": 4.0,
-            "image_size": 224,
+            "image_size": 378,
             "patch_size": 14,
             "num_registers": 0,
         },
         norm="post",
         cls="token",
-        anchors=("embeddings.patch_projection.weight", "model.patch_generator.embedder.weight"),
-        optional=("summary_idxs", "input_conditioner."),
+        anchors=("patch_generator.embedder.weight",),
         registers="num_registers",
         mean=CLIP_MEAN,
         std=CLIP_STD,

@@ -115,13 +115,13 @@ def _transformers(encoder: Encoder, config: dict[str, Any], home: Source | None,
     import transformers
 
     family = FAMILIES[config["model_type"]]
-    name = {"AnySizeAimv2": "Aimv2VisionModel"}.get(family.model.rpartition(":")[2], family.model)
-    cls = getattr(transformers, name, None)
-    if cls is None:
+    if config["model_type"] == "unit":
         raise RiceError(f"no installed library has {encoder.spec.name}'s network to compare it with")
+    aimv2 = config["model_type"] == "aimv2_vision_model"
+    cls: Any = transformers.Aimv2VisionModel if aimv2 else type(encoder.module)
     if home is not None and config["model_type"] in _READ_BY_TRANSFORMERS:
         model = cls.from_pretrained(home.place, dtype=torch.float32)
-    elif type(encoder.module) is cls:
+    elif cls is type(encoder.module):
         model = copy.deepcopy(encoder.module)
     else:
         model = cls(encoder.module.config)

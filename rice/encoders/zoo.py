@@ -220,14 +220,12 @@ def _unit() -> Entry:
         "num_hidden_layers": 32,
         "num_attention_heads": 16,
         "mlp_ratio": 4.0,
-        "image_size": 224,
+        "image_size": 378,
         "patch_size": 14,
-        "max_img_size": 1022,
-        "num_cls_tokens": 1,
+        "table_size": 73,
         "num_registers": 0,
-        "summary_idxs": [0],
     }
-    return Entry(spec=spec, loader="hf", repo=repo, architecture=architecture, parameters=637_337_600)
+    return Entry(spec=spec, loader="hf", repo=repo, architecture=architecture, parameters=637_255_680)
 
 
 def _qwen() -> Entry:

@@ -13,6 +13,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
+from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VisionTransformerPretrainedModel as QwenTower
 
 from rice.encoders import hf
 from rice.encoders.base import Encoder
@@ -113,64 +114,88 @@ def test_aimv2_takes_other_sizes_with_bicubic_positions(tmp_path: Path) -> None:
     close(big(pixels).patches, small(pixels).patches)
 
 
-# --- UNIT: its code, written down again from timm's blocks ---
+# --- UNIT: RADIO of transformers, with the two things that UNIT's own code does otherwise ---
 
-UNIT = {
-    "hidden_size": 48,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "mlp_ratio": 4.0,
-    "patch_size": 14,
-    "max_img_size": 1022,
-    "num_cls_tokens": 1,
-    "num_registers": 0,
-    "summary_idxs": [0],
-}
+UNIT = {"hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "table_size": 73}
 
 
-class Unit(nn.Module):
-    """yeezhu/UNIT: patches by a linear layer, a table stretched corner to corner, timm's blocks and final norm."""
+def unit_checkpoint(path: Path, registers: int) -> dict[str, Tensor]:
+    """Tensors of a small UNIT under the names that its own code gives them."""
+    generator = torch.Generator().manual_seed(3)
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.embedder = nn.Linear(588, 48, bias=False)
-        self.table = nn.Parameter(torch.zeros(1, 73 * 73, 48))
-        self.token = nn.Parameter(torch.zeros(1, 48))
-        vit = timm.models.VisionTransformer(patch_size=14, embed_dim=48, depth=2, num_heads=4, num_classes=0)
-        self.blocks, self.norm = vit.blocks, vit.norm
+    def draw(*shape: int) -> Tensor:
+        return 0.1 * torch.randn(shape, generator=generator)
 
-    def forward(self, pixels: Tensor) -> Tensor:
-        height, width = pixels.shape[-2] // 14, pixels.shape[-1] // 14
-        cells = functional.unfold(pixels, 14, stride=14).transpose(1, 2)  # (B, T, 3*14*14), channels first
-        edge = max(height, width)
-        table = self.table.reshape(1, 73, 73, 48).permute(0, 3, 1, 2)
-        table = functional.interpolate(table, (edge, edge), mode="bilinear", align_corners=True)
-        positions = table[..., :height, :width].flatten(2).transpose(1, 2)
-        tokens = torch.cat([self.token.expand(len(pixels), 1, 48), self.embedder(cells) + positions], dim=1)
-        normed: Tensor = self.norm(self.blocks(tokens))
-        return normed
-
-    def published(self) -> dict[str, Tensor]:
-        home = {"embedder": "patch_generator.embedder", "table": "patch_generator.pos_embed"}
-        home |= {"token": "patch_generator.cls_token.token"}
-        names = {}
-        for name, value in self.state_dict().items():
-            first, _, rest = name.partition(".")
-            names[".".join(filter(None, ("unit_model.model", home.get(first, first), rest)))] = value.contiguous()
-        return names | {"unit_model.input_conditioner.norm_mean": torch.zeros(3, 1, 1)}
+    tensors = {
+        "patch_generator.embedder.weight": draw(48, 588),
+        "patch_generator.pos_embed": draw(1, 73 * 73, 48),
+        "patch_generator.cls_token.token": draw(1 + registers, 48),
+        "norm.weight": 1 + draw(48),
+        "norm.bias": draw(48),
+    }
+    for block in ("blocks.0", "blocks.1"):
+        for layer, rows, columns in (
+            ("attn.qkv", 144, 48),
+            ("attn.proj", 48, 48),
+            ("mlp.fc1", 192, 48),
+            ("mlp.fc2", 48, 192),
+        ):
+            tensors |= {f"{block}.{layer}.weight": draw(rows, columns), f"{block}.{layer}.bias": draw(rows)}
+        for norm in ("norm1", "norm2"):
+            tensors |= {f"{block}.{norm}.weight": 1 + draw(48), f"{block}.{norm}.bias": draw(48)}
+    published = {f"unit_model.model.{name}": value for name, value in tensors.items()}
+    save_file(published | {"unit_model.input_conditioner.norm_mean": torch.zeros(3, 1, 1)}, path)
+    return tensors
 
 
-@pytest.mark.parametrize("size", [(378, 378), (224, 336), (1022, 1022)])
-def test_unit_gives_what_its_own_code_gives(tmp_path: Path, randomise: Randomise, size: tuple[int, int]) -> None:
-    reference = randomise(Unit())
-    save_file(reference.published(), tmp_path / "model.safetensors")
+def radio_as_unit(tensors: dict[str, Tensor], pixels: Tensor) -> Tensor:
+    """RADIO converted and run by transformers. UNIT stretches its table with aligned corners, and norms at the end."""
+    edge = max(pixels.shape[-2:]) // 14
+    table = tensors["patch_generator.pos_embed"].reshape(1, 73, 73, 48).permute(0, 3, 1, 2)
+    table = functional.interpolate(table, (edge, edge), mode="bilinear", align_corners=True)
+    named = {f"radio_model.model.{name}": value for name, value in tensors.items() if not name.startswith("norm")}
+    named["radio_model.model.patch_generator.pos_embed"] = table.flatten(2).transpose(1, 2)
+    config = transformers.RadioConfig(
+        hidden_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        patch_size=14,
+        max_img_size=14 * edge,
+        num_cls_tokens=1,
+        num_registers=len(tensors["patch_generator.cls_token.token"]) - 1,
+        summary_idxs=[0],
+        norm_mean=[0.0] * 3,
+        norm_std=[1.0] * 3,
+    )
+    model = transformers.RadioModel.from_pretrained(None, config=config, state_dict=named).eval()
+    with torch.no_grad():
+        states = model(pixels).last_hidden_state
+    return functional.layer_norm(states, (48,), tensors["norm.weight"], tensors["norm.bias"], 1e-6)
+
+
+@pytest.mark.parametrize(("size", "registers"), [((378, 378), 0), ((224, 336), 0), ((1022, 1022), 0), ((378, 378), 3)])
+def test_unit_gives_what_its_own_code_gives(tmp_path: Path, size: tuple[int, int], registers: int) -> None:
+    tensors = unit_checkpoint(tmp_path / "model.safetensors", registers)
     encoder = encoder_of({"model_type": "unit", **UNIT}, tmp_path, width=48, native_size=378, norm="post")
     pixels = torch.rand(1, 3, *size)
-    with torch.no_grad():
-        theirs = reference(encoder.normalise(pixels))
+    theirs = radio_as_unit(tensors, encoder.normalise(pixels))
     ours = encoder(pixels)
-    close(ours.patches, theirs[:, 1:].transpose(1, 2).reshape(1, 48, size[0] // 14, size[1] // 14))
+    grid = (size[0] // 14, size[1] // 14)
+    close(ours.patches, theirs[:, 1 + registers :].transpose(1, 2).reshape(1, 48, *grid))
+    assert ours.cls is not None
     close(ours.cls, theirs[:, 0])
+
+
+@pytest.mark.parametrize(("layer", "block"), [(1, 0), (2, 1), (-2, 0)])
+def test_layer_of_unit_is_the_output_of_a_block(tmp_path: Path, layer: int, block: int) -> None:
+    unit_checkpoint(tmp_path / "model.safetensors", 0)
+    encoder = encoder_of({"model_type": "unit", **UNIT}, tmp_path, width=48, native_size=378, norm="post")
+    blocks: Any = encoder.module.blocks
+    seen: list[Tensor] = []
+    blocks[block].register_forward_hook(lambda _module, _inputs, output: seen.append(output))
+    with torch.no_grad():
+        features = encoder.features(torch.rand(1, 3, 56, 56), layer)
+    assert torch.equal(features.patches.flatten(2).transpose(1, 2), seen[0][:, 1:])
 
 
 # --- Qwen2.5-ViT: windows undone, before the merge, out of a whole multimodal model ---
@@ -199,9 +224,7 @@ def qwen_reference(model: Any, patches: Tensor, grids: Tensor) -> Tensor:
 def test_qwen_picture_gives_what_the_source_gives(
     size: int, tmp_path: Path, picture: Image.Image, randomise: Randomise
 ) -> None:
-    model: Any = randomise(
-        transformers.AutoModel.from_config(transformers.AutoConfig.for_model("qwen2_5_vl_vision", **QWEN))
-    )
+    model: Any = randomise(QwenTower(transformers.AutoConfig.for_model("qwen2_5_vl_vision", **QWEN)))
     model.save_pretrained(tmp_path)
     encoder = Encoder(*hf.load(f"{tmp_path}", "default"), weights="default")
     assert encoder.spec.native_size == 560
@@ -217,9 +240,7 @@ def test_qwen_picture_gives_what_the_source_gives(
 @pytest.mark.parametrize("layer", [0, 1, -2])
 def test_qwen_hidden_states_are_put_back_in_order_too(tmp_path: Path, randomise: Randomise, layer: int) -> None:
     """The position of a cell: a hidden state of a picture that differs in one cell differs most there."""
-    model: Any = randomise(
-        transformers.AutoModel.from_config(transformers.AutoConfig.for_model("qwen2_5_vl_vision", **QWEN))
-    )
+    model: Any = randomise(QwenTower(transformers.AutoConfig.for_model("qwen2_5_vl_vision", **QWEN)))
     model.save_pretrained(tmp_path)
     encoder = Encoder(*hf.load(f"{tmp_path}", "default"), weights="default")
     base = torch.rand(1, 3, 252, 224)
