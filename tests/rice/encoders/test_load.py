@@ -79,3 +79,11 @@ def test_dtype_and_device_are_those_asked_for() -> None:
     features = encoder(torch.rand(1, 3, 32, 32))
     assert features.patches.dtype == encoder.dtype == torch.bfloat16
     assert encoder.mean.shape == (1, 3, 1, 1)
+
+
+def test_listing_the_zoo_imports_nothing_heavy() -> None:
+    run(
+        "import sys\nfrom rice.cli import main\nmain(['encoders'])\n"
+        "heavy = [name for name in ('torch', 'transformers', 'timm', 'open_clip', 'pandas') if name in sys.modules]\n"
+        "assert not heavy, heavy"
+    )
