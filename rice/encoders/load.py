@@ -44,6 +44,8 @@ def load_encoder(
 
     reference = spec if isinstance(spec, EncoderReference) else EncoderReference.parse(spec)
     weights = plain(weights)
+    if reference.name in ZOO:
+        applied(ZOO[reference.name].spec, reference)  # a wrong size or layer is told before gigabytes are built
     loaded = _load(reference.name, weights, allow_pickle)
     label = weights or RANDOM
     if isinstance(loaded, Encoder):
