@@ -37,13 +37,13 @@ class ChannelStatistics:
 
     @classmethod
     def of(cls, features: Iterable[Tensor]) -> "ChannelStatistics":
-        """Over all leading dimensions of a stream of (..., D), in float64; a constant channel gets deviation 1."""
+        """Over all leading dimensions of a stream of (..., D), in float64 on the CPU; a constant channel gets 1."""
         count, total, squares = 0, torch.zeros(()), torch.zeros(())
         for batch in features:
-            x_ND = batch.flatten(0, -2).double()
+            x_ND = batch.flatten(0, -2).cpu().double()
             count += len(x_ND)
-            total = total.to(x_ND) + x_ND.sum(0)
-            squares = squares.to(x_ND) + x_ND.square().sum(0)
+            total = total + x_ND.sum(0)
+            squares = squares + x_ND.square().sum(0)
         mean = total / count
         std = (squares / count - mean.square()).clamp(min=0).sqrt()
         return cls(mean.float(), torch.where(std < _TINY_STD, 1.0, std).float())

@@ -23,7 +23,7 @@ class LinearConfig:
     train_fraction: float = 0.9
     updates: int
     batch: int
-    learning_rates: tuple[float, ...] = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
+    learning_rates: tuple[float, ...] = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
     cache_gb: float = run_only(40.0)
 
     def __post_init__(self) -> None:

@@ -76,12 +76,12 @@ def validation_scores(heads: LinearHeads, material: Material, batch: int) -> NDA
     truth_C = torch.zeros(targets.classes, dtype=torch.float64)
     batches = split_batches(material.parts.validation, batch)
     for features_ND, counts_NC in _read(material, batches, targets.counts):
-        pixels_NC = counts_NC.double()
-        for head, given_N in enumerate(heads(features_ND).argmax(-1).T):
+        pixels_NC = counts_NC.cpu().double()  # float64 exists on every CPU, not on every accelerator
+        for head, given_N in enumerate(heads(features_ND).argmax(-1).cpu().T):
             right_N = pixels_NC.gather(1, given_N[:, None])[:, 0]
-            intersection_LC[head] += torch.bincount(given_N, right_N, targets.classes).cpu()
-            predicted_LC[head] += torch.bincount(given_N, pixels_NC.sum(1), targets.classes).cpu()
-        truth_C += pixels_NC.sum(0).cpu()
+            intersection_LC[head] += torch.bincount(given_N, right_N, targets.classes)
+            predicted_LC[head] += torch.bincount(given_N, pixels_NC.sum(1), targets.classes)
+        truth_C += pixels_NC.sum(0)
     union_LC = predicted_LC + truth_C - intersection_LC
     return mean_iou(intersection_LC.numpy(), union_LC.numpy(), truth_C.expand(rates, -1).numpy())
 
