@@ -2,12 +2,13 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Protocol, runtime_checkable
 
 import tyro
 
 from probes.protocol import NotThisLayoutError, probe_class, probe_names
 from rice.errors import RiceError
+from rice.progress import BarProgress, Progress, SilentProgress
 
 EXIT_UNUSABLE = 2
 
@@ -23,37 +24,52 @@ class Finding:
     text: str
 
 
-def examine(root: Path) -> list[Finding]:
-    """Ask every registered probe, with its default config."""
-    return [_ask(name, root) for name in probe_names()]
+@runtime_checkable
+class DecodesAll(Protocol):
+    """A probe that can read all of its data, which `inspect` does not."""
+
+    def decode_all(self, progress: Progress) -> None:
+        """Decode every picture and mask once. Errors: RiceError naming the first that is damaged."""
+        ...
 
 
-def _ask(name: str, root: Path) -> Finding:
+def examine(root: Path, *, decode: bool = False, progress: Progress | None = None) -> list[Finding]:
+    """Ask every registered probe, with its default config; with `decode`, those that can read all of their data do."""
+    return [_ask(name, root, decode, progress or SilentProgress()) for name in probe_names()]
+
+
+def _ask(name: str, root: Path, decode: bool, progress: Progress) -> Finding:
     cls = probe_class(name)
     try:
-        return Finding(name, "usable", cls(cls.Config(), root).inspect())
+        probe = cls(cls.Config(), root)
+        text = probe.inspect()
+        if decode and isinstance(probe, DecodesAll):
+            probe.decode_all(progress)
+        return Finding(name, "usable", text)
     except NotThisLayoutError as error:
         return Finding(name, "foreign", str(error))
     except RiceError as error:
         return Finding(name, "broken", str(error))
 
 
-def check(root: Annotated[Path, tyro.conf.Positional]) -> int:
+def check(root: Annotated[Path, tyro.conf.Positional], *, decode: bool = False) -> int:
     """Validate a data root and say what each probe would find in it.
 
     One line per probe: `ok` with splits, images, annotations and classes; `-` when the data is not for this probe;
     `BROKEN` with the first thing that is wrong: a missing image, a file name outside the folder, a box that is not
-    finite, an unknown id. Exit status 2 when something is broken or no probe can use the root.
+    finite, an unknown id. Pictures and masks are listed, not opened, unless --decode asks for it. Exit status 2 when
+    something is broken or no probe can use the root.
 
     Example: rice data check datasets/coco
 
     Args:
         root: folder of a dataset: COCO's or Roboflow's layout (annotations/instances_SPLIT.json with SPLIT/, or
             SPLIT/_annotations.coco.json), or classified pictures (train/CLASS/* with test/CLASS/*, or CLASS/*).
+        decode: also decode every picture and mask (minutes for COCO).
     """
     if not root.is_dir():
         raise RiceError(f"expected a dataset folder, found none at {root}")
-    findings = examine(root)
+    findings = examine(root, decode=decode, progress=BarProgress())
     width = max(len(finding.probe) for finding in findings)
     for finding in findings:
         print(f"{finding.probe:<{width}}  {_MARKS[finding.state]:<6}  {finding.text}")  # noqa: T201

@@ -75,6 +75,20 @@ class DenseProbe:
         train, test = (len(split.images) for split in self._splits)
         return min(train, self.config.train_images or train) + test
 
+    def decode_all(self, progress: Progress) -> None:
+        """Read every picture and mask of both splits. Errors: RiceError naming the first that is damaged."""
+        from probes.images import load_ahead
+
+        for split in self._splits:
+
+            def read(index: int, split: "CocoSplit" = split) -> None:
+                split.load_image(index)
+                split.semantic_map(index)
+
+            batches = [[index] for index in range(len(split.images))]
+            for _ in progress.track(load_ahead(read, batches), f"{split.name}: decode", len(batches)):
+                pass
+
     def input_size(self, spec: "EncoderSpec", size: int | None) -> int:
         """Native: `size`, else the encoder's own. Matched: 32 patches. Errors: RiceError when the encoder cannot."""
         if self.config.grid == "native":

@@ -79,6 +79,16 @@ class KnnProbe:
         """Pictures of both parts that pass through the encoder."""
         return len(self._train_pictures) + len(self._folder.test)
 
+    def decode_all(self, progress: Progress) -> None:
+        """Read every picture. Errors: RiceError naming the first that is damaged."""
+        from probes.images import load_ahead, read_picture
+
+        pictures = [*self._folder.train, *self._folder.test]
+        batches = [[index] for index in range(len(pictures))]
+        loaded = load_ahead(lambda index: read_picture(pictures[index].path).size, batches)
+        for _ in progress.track(loaded, "decode", len(batches)):
+            pass
+
     def input_size(self, spec: "EncoderSpec", size: int | None) -> int:
         """`size`, else the encoder's own."""
         edge = spec.native_size if size is None else size

@@ -90,6 +90,27 @@ def test_broken_data_is_called_broken_with_the_reason(
     assert reason in line
 
 
+@pytest.mark.parametrize("victim", ["picture", "mask"])
+def test_damaged_pictures_and_masks_are_found_on_request(tmp_path: Path, victim: str) -> None:
+    if victim == "picture":
+        root = coco(tmp_path / "coco")
+        (root / "val" / "2.png").write_bytes(b"no picture")
+    else:
+        root = coco(tmp_path / "coco", segmentation=[[1, 1, 4, 1, 4]])
+    assert states(root)["dense"] == "usable"
+    (finding,) = [finding for finding in examine(root, decode=True) if finding.probe == "dense"]
+    assert finding.state == "broken"
+    assert ("2.png" if victim == "picture" else "annotation 1") in finding.text
+
+
+def test_damaged_classified_pictures_are_found_on_request(tmp_path: Path) -> None:
+    root = folder(tmp_path / "folder")
+    assert check(root, decode=True) == 0
+    (root / "test" / "b" / "1.png").write_bytes(b"no picture")
+    assert check(root) == 0
+    assert check(root, decode=True) == 2
+
+
 def test_damaged_json_is_broken_even_where_no_split_tests(tmp_path: Path) -> None:
     root = coco(tmp_path / "coco")
     (root / "annotations" / "instances_val.json").unlink()
