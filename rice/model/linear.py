@@ -3,6 +3,8 @@
 Shapes: M rows (all leading dimensions), D inputs, N outputs.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, linear
@@ -13,11 +15,11 @@ _SMALL = 2**15
 
 
 class Linear(nn.Linear):
-    """`nn.Linear`, computed on an x86 CPU in fp32 as a 1 x 1 convolution.
+    """`nn.Linear`, computed on an x86 CPU in fp32 by oneDNN.
 
-    torch sends fp32 matrix products to MKL and convolutions to oneDNN. Off Intel's own processors MKL keeps to a slow
-    path: 170-195 GFLOP/s against 410-440 on two cores of an AMD EPYC at B/16's shapes. Both are true fp32 with fp32
-    accumulation. Everywhere else this is `linear`.
+    torch sends fp32 matrix products to MKL and convolutions to oneDNN, so the product is written as a 1 x 1
+    convolution. Off Intel's own processors MKL keeps to a slow path: 170-195 GFLOP/s against 410-440 on two cores of an
+    AMD EPYC at B/16's shapes. Both are true fp32 with fp32 accumulation. Everywhere else this is `linear`.
     """
 
     def forward(self, x_MD: Tensor) -> Tensor:
@@ -25,8 +27,35 @@ class Linear(nn.Linear):
         fast = _TWO_LIBRARIES and x_MD.device.type == "cpu" and x_MD.dtype == torch.float32
         if not fast or x_MD.numel() < _SMALL or torch.is_autocast_enabled("cpu"):
             return linear(x_MD, self.weight, self.bias)
-        # One image of M x 1 pixels in channels-last order: these are views, nothing is copied. Dilation means nothing
-        # to a 1 x 1 kernel, but without it a single thread would be sent back to MKL.
-        image_1DM1 = x_MD.reshape(1, -1, 1, self.in_features).permute(0, 3, 1, 2)
-        image_1NM1 = conv2d(image_1DM1, self.weight[:, :, None, None], self.bias, dilation=2)
-        return image_1NM1.permute(0, 2, 3, 1).reshape(*x_MD.shape[:-1], self.out_features)
+        y_MN: Tensor = _Product.apply(x_MD.reshape(-1, self.in_features), self.weight, self.bias)
+        return y_MN.view(*x_MD.shape[:-1], self.out_features)
+
+
+class _Product(torch.autograd.Function):
+    """x W' + b. Its gradients are two more such products: a convolution's own backward is slower than MKL."""
+
+    @staticmethod
+    def forward(ctx: Any, x_MD: Tensor, weight_ND: Tensor, bias_N: Tensor | None) -> Tensor:
+        ctx.save_for_backward(x_MD, weight_ND)
+        return _convolve(x_MD, weight_ND, bias_N)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        (upstream_MN,) = gradients
+        x_MD, weight_ND = ctx.saved_tensors
+        needs_x, needs_weight, needs_bias = ctx.needs_input_grad
+        return (
+            _convolve(upstream_MN, weight_ND.t().contiguous(), None) if needs_x else None,
+            _convolve(upstream_MN.t(), x_MD.t().contiguous(), None) if needs_weight else None,
+            upstream_MN.sum(0) if needs_bias else None,
+        )
+
+
+def _convolve(x_MD: Tensor, weight_ND: Tensor, bias_N: Tensor | None) -> Tensor:
+    """(M, D) -> (M, N): one image of M x 1 pixels in channels-last order, all by views.
+
+    Dilation means nothing to a 1 x 1 kernel, but without it torch sends a single thread back to MKL.
+    """
+    image_1DM1 = x_MD[None, :, None].permute(0, 3, 1, 2)
+    image_1NM1 = conv2d(image_1DM1, weight_ND[:, :, None, None], bias_N, dilation=2)
+    return image_1NM1.permute(0, 2, 3, 1).reshape(len(x_MD), len(weight_ND))

@@ -6,6 +6,23 @@ from hypothesis import strategies as st
 from rice.model.linear import Linear
 
 
+def check(layer: Linear, x: torch.Tensor) -> None:
+    """The layer and its gradients against float64."""
+    weight, exact_x = (value.detach().double().requires_grad_() for value in (layer.weight, x))
+    bias = None if layer.bias is None else layer.bias.detach().double().requires_grad_()
+    exact = exact_x @ weight.T + (0 if bias is None else bias)
+    result = layer(x)
+    assert result.shape == exact.shape
+    torch.testing.assert_close(result.double(), exact, rtol=1e-5, atol=1e-5)
+    upstream = torch.randn_like(result)
+    result.backward(upstream)
+    exact.backward(upstream.double())
+    for ours, theirs in ((x, exact_x), (layer.weight, weight), (layer.bias, bias)):
+        if theirs is not None:
+            assert ours.grad is not None
+            torch.testing.assert_close(ours.grad.double(), theirs.grad, rtol=1e-4, atol=1e-4)
+
+
 @settings(deadline=None, max_examples=40)
 @given(
     shape=st.lists(st.integers(1, 5), min_size=0, max_size=3),
@@ -13,23 +30,32 @@ from rice.model.linear import Linear
     outputs=st.integers(1, 40),
     bias=st.booleans(),
 )
-def test_equals_the_product_in_float64_and_so_do_its_gradients(
-    shape: list[int], inputs: int, outputs: int, bias: bool
+def test_small_inputs_equal_the_product_in_float64(shape: list[int], inputs: int, outputs: int, bias: bool) -> None:
+    check(Linear(inputs, outputs, bias=bias), torch.randn(*shape, inputs, requires_grad=True))
+
+
+@settings(deadline=None, max_examples=15)
+@given(
+    batch=st.integers(1, 3),
+    tokens=st.integers(300, 400),
+    inputs=st.integers(110, 140),
+    outputs=st.integers(1, 99),
+    bias=st.booleans(),
+)
+def test_large_inputs_equal_the_product_in_float64(
+    batch: int, tokens: int, inputs: int, outputs: int, bias: bool
 ) -> None:
-    layer = Linear(inputs, outputs, bias=bias)
-    x = torch.randn(*shape, inputs, requires_grad=True)
-    weight, exact_x = layer.weight.detach().double().requires_grad_(), x.detach().double().requires_grad_()
-    exact = exact_x @ weight.T + (layer.bias.detach().double() if bias else 0)
-    result = layer(x)
-    assert result.shape == (*shape, outputs)
-    torch.testing.assert_close(result.double(), exact, rtol=1e-5, atol=1e-5)
-    upstream = torch.randn_like(result)
-    result.backward(upstream)
-    exact.backward(upstream.double())
-    for ours, theirs in ((x.grad, exact_x.grad), (layer.weight.grad, weight.grad)):
-        assert ours is not None
-        assert theirs is not None
-        torch.testing.assert_close(ours.double(), theirs, rtol=1e-5, atol=1e-4)
+    check(Linear(inputs, outputs, bias=bias), torch.randn(batch, tokens, inputs, requires_grad=True))
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_threads_do_not_change_the_product(threads: int) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        check(Linear(128, 96), torch.randn(300, 128, requires_grad=True))
+    finally:
+        torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
@@ -41,14 +67,38 @@ def test_other_dtypes_keep_theirs(dtype: torch.dtype) -> None:
 
 def test_autocast_lowers_it_as_any_linear_layer() -> None:
     with torch.autocast("cpu", torch.bfloat16):
-        assert Linear(6, 5)(torch.randn(3, 6)).dtype == torch.bfloat16
+        assert Linear(128, 5)(torch.randn(300, 128)).dtype == torch.bfloat16
 
 
 def test_takes_inputs_in_any_memory_order() -> None:
-    layer = Linear(6, 5)
-    x = torch.randn(4, 6, 3).transpose(1, 2)
-    torch.testing.assert_close(layer(x), layer(x.contiguous()), rtol=1e-6, atol=1e-6)
+    layer = Linear(128, 5)
+    x = torch.randn(2, 128, 300).transpose(1, 2)
+    torch.testing.assert_close(layer(x), layer(x.contiguous()), rtol=1e-5, atol=1e-5)
 
 
 def test_an_empty_batch_stays_empty() -> None:
     assert Linear(6, 5)(torch.empty(0, 6)).shape == (0, 5)
+
+
+@pytest.mark.parametrize("frozen", ["x", "weight", "bias"])
+def test_frozen_parts_get_no_gradient_and_the_others_theirs(frozen: str) -> None:
+    layer, x = Linear(128, 96), torch.randn(300, 128, requires_grad=True)
+    parts = {"x": x, "weight": layer.weight, "bias": layer.bias}
+    parts[frozen].requires_grad_(False)
+    layer(x).sum().backward()
+    assert [name for name, part in parts.items() if part.grad is None] == [frozen]
+
+
+def test_second_derivatives_are_those_of_the_product() -> None:
+    """d/dW of |d(sum y^2 / 2)/dx|^2 / 2, against float64."""
+
+    def penalty(x: torch.Tensor, weight: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        (slope,) = torch.autograd.grad(y.square().sum() / 2, x, create_graph=True)
+        (result,) = torch.autograd.grad(slope.square().mean() / 2, weight)
+        return result
+
+    layer, x = Linear(128, 96), torch.randn(300, 128, requires_grad=True)
+    exact_x, exact_weight = (value.detach().double().requires_grad_() for value in (x, layer.weight))
+    exact = penalty(exact_x, exact_weight, exact_x @ exact_weight.T + layer.bias.detach().double())
+    ours = penalty(x, layer.weight, layer(x))
+    torch.testing.assert_close(ours.double(), exact, rtol=1e-3, atol=1e-6)

@@ -60,7 +60,7 @@ def test_published_widths_agree(reference: Reference, config: ViTConfig) -> None
         num_attention_heads=config.heads,
         patch_size=config.patch,
     )
-    images = torch.randn(1, 3, 4 * config.patch, 6 * config.patch)
+    images = torch.randn(1, 3, 8 * config.patch, 10 * config.patch)
     with torch.no_grad():
         assert largest(twin(theirs)(images).hidden, theirs(images).last_hidden_state) <= 1e-5
 
@@ -124,11 +124,11 @@ def test_with_and_without_gradients_the_output_is_one(reference: Reference) -> N
 @pytest.mark.slow
 @pytest.mark.parametrize("gradients", [True, False])
 def test_compiles_as_one_graph(reference: Reference, gradients: bool) -> None:
-    ours, images = twin(reference()), torch.randn(1, 3, 28, 42)
+    ours, images = twin(reference()), torch.randn(4, 3, 224, 224)  # large enough for the fast product
     compiled = torch.compile(ours, backend="aot_eager", fullgraph=True)
     with torch.set_grad_enabled(gradients):
         output = compiled(images)
-        assert largest(output.hidden, ours(images).hidden) <= 1e-6
+        assert largest(output.hidden, ours(images).hidden) <= 1e-5
     if gradients:
         output.hidden.square().mean().backward()
         assert ours.class_pos_emb.grad is not None
