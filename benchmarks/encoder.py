@@ -29,7 +29,7 @@ from rice.encoders.zoo import entries
 from rice.model import checkpoint
 from rice.model.config import B16, to_json
 from rice.model.linear import Linear
-from rice.model.names import MLCD
+from rice.model.names import detect
 from rice.model.vit import ViT
 
 RATIO = 1.0
@@ -94,7 +94,9 @@ def twins(depth: int) -> tuple[ViT, Any]:
     config = replace(B16, depth=depth)
     fields = {k: v for k, v in to_json(config, "float32").items() if k not in ("architectures", "model_type", "dtype")}
     theirs: Any = MLCDVisionModel._from_config(MLCDVisionConfig(**fields), attn_implementation="sdpa").eval()
-    state = checkpoint.from_published(theirs.state_dict(), MLCD, config, origin="transformers")
+    scheme, prefix = detect(theirs.state_dict(), "transformers")  # older releases write a prefix
+    tensors = {name.removeprefix(prefix): value for name, value in theirs.state_dict().items()}
+    state = checkpoint.from_published(tensors, scheme, config, origin="transformers")
     return checkpoint.build(config, state), theirs
 
 
