@@ -9,6 +9,7 @@ from filelock import FileLock
 from probes.overrides import flags, parse_config
 from probes.protocol import CountsImages, Probe
 from probes.sweepfile import DatasetEntry
+from rice.errors import RiceError
 from rice.progress import Progress
 
 if TYPE_CHECKING:
@@ -34,6 +35,16 @@ def dataset_root(dataset: DatasetEntry, out: Path, progress: Progress) -> Path:
         for leftover in root.parent.glob(f".{root.name}.*.tmp"):  # of a killed writer: we hold the lock
             shutil.rmtree(leftover)
         return materialise(config, root, progress)
+
+
+def check_dataset(dataset: DatasetEntry, probe: Probe) -> None:
+    """Errors: RiceError, naming the dataset, where its folder is broken or not for the probe. Worlds are never."""
+    if dataset.world is not None:
+        return
+    try:
+        probe.inspect()
+    except RiceError as error:
+        raise RiceError(f"dataset {dataset.name}: {error}") from error
 
 
 def count_images(dataset: DatasetEntry, probe: Probe) -> int | None:

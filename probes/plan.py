@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from probes.datasets import count_images, dataset_fingerprint
+from probes.datasets import check_dataset, count_images, dataset_fingerprint
 from probes.overrides import flags, parse_config
 from probes.protocol import Probe, identity, probe_class
 from probes.results import Identity, result_path
@@ -21,7 +21,8 @@ class Cell:
 
     `words` are the flags of the probe's config; `tokens` and `gflops` are of one image's forward; `images` counts the
     pictures that pass through the encoder, None where the probe cannot say; `variant` tells it from other configs of
-    the same probe on the same dataset.
+    the same probe on the same dataset. `check` raises RiceError where the dataset's folder is broken or not for the
+    probe; cells of one probe and dataset share it.
     """
 
     encoder: EncoderEntry
@@ -33,6 +34,7 @@ class Cell:
     tokens: int
     gflops: float | None
     images: Callable[[], int | None]
+    check: Callable[[], None]
     seeds: tuple[int, ...]
     variant: str = ""
 
@@ -58,6 +60,7 @@ class _Task:
     config: dict[str, Any]
     fingerprint: str
     images: Callable[[], int | None]
+    check: Callable[[], None]
 
 
 def plan(sweep: Sweep) -> list[Cell]:
@@ -100,6 +103,7 @@ def _tasks(entry: ProbeEntry, sweep: Sweep) -> Iterator[_Task]:
             config=identity(config),
             fingerprint=dataset_fingerprint(dataset, probe),
             images=functools.cache(functools.partial(count_images, dataset, probe)),
+            check=functools.cache(functools.partial(check_dataset, dataset, probe)),
         )
 
 
@@ -133,6 +137,7 @@ def _cells(entry: EncoderEntry, tasks: Sequence[_Task], seeds: tuple[int, ...]) 
             tokens=price.tokens,
             gflops=price.gflops,
             images=task.images,
+            check=task.check,
             seeds=seeds,
             variant=_variant(task, tasks),
         )

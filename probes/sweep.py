@@ -68,6 +68,8 @@ def sweep(
     if dry_run:
         print_estimate(asked, cells, missing, out, sum(map(len, absent.values())), console)
         return 0
+    for check in dict.fromkeys(cell.check for cell in missing):  # before anything is written
+        check()
     host = _host(out, len(missing), jobs, gpus, executor, slurm)
     write_json(out / MANIFEST, _manifest(asked, since))
     outcomes = _run(Pool(host, out, since), missing, console)

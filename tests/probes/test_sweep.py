@@ -265,6 +265,14 @@ def test_bad_input_is_one_line_and_nothing_is_written(room: Any, changes: dict[s
     assert not room.out.exists()
 
 
+def test_a_broken_dataset_is_refused_before_anything_is_written(room: Any) -> None:
+    (room.root / "one" / "broken.txt").write_text("")
+    status, said = room.run(probes=[room.probe()])
+    assert (status, len(said.splitlines())) == (2, 1)
+    assert "dataset one" in said
+    assert not room.out.exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "word"),
     [

@@ -48,6 +48,11 @@ class FakeProbe:
     def __init__(self, config: FakeConfig, data: Path) -> None:
         self.config, self.data = config, data
 
+    def inspect(self) -> str:
+        if (self.data / "broken.txt").exists():
+            raise RiceError(f"{self.data} is broken")
+        return "a line"
+
     def fingerprint(self) -> str:
         file = self.data / "data.txt"
         if not file.exists():
