@@ -77,7 +77,7 @@ def _print_table(found: list[Entry]) -> None:
             str(spec.width),
             f"{entry.parameters / 1e6:.0f} M",
             "" if price.gflops is None else f"{price.gflops:,.0f}",
-            entry.repo or "not published",
+            entry.repo or ("in the package" if entry.shipped else "not published"),
             spec.licence or "",
         )
     console = Console()
