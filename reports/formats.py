@@ -22,6 +22,17 @@ _LATEX = {
 }  # fmt: skip
 
 
+_STYLE = """<style>
+.rice{border-collapse:collapse;font:14px/1.5 system-ui,sans-serif;border-top:2px solid;border-bottom:2px solid}
+.rice thead{border-bottom:1px solid}
+.rice th,.rice td{padding:.25em .8em;text-align:right;font-variant-numeric:tabular-nums}
+.rice th[colspan]{text-align:center;border-bottom:1px solid #bbb}
+.rice thead th:first-child,.rice tbody th{text-align:left}
+.rice tbody th{font-weight:normal}
+.rice-notes{max-width:80em;font:12px/1.5 system-ui,sans-serif;color:#555}
+</style>"""
+
+
 @dataclass(frozen=True)
 class Cell:
     """Mean and standard deviation (ddof 1; None for one seed) over the seeds of one configuration."""
@@ -114,24 +125,19 @@ def html_text(table: Table, decimals: int) -> str:
     for level in range(len(table.column_keys)):
         last = level == len(table.column_keys) - 1
         cells = [f"<th>{html.escape(key) if last else ''}</th>" for key in table.row_keys]
-        cells += [f'<th colspan="{n}">{html.escape(text)}</th>' for text, n in _spans(table.columns, level)]
+        spans = [(label, 1) for *_, label in table.columns] if last else _spans(table.columns, level)
+        cells += [f"<th{f' colspan={n}' if n > 1 else ''}>{html.escape(text)}</th>" for text, n in spans]
         head.append("".join(cells) + "".join(f"<th>{e if last else ''}</th>" for e in extras))
     labels = len(table.row_keys)
     lines = []
     for line in body:
         tags = ["th" if i < labels else "td" for i in range(len(line))]
         lines.append("".join(f"<{tag}>{text}</{tag}>" for tag, text in zip(tags, line, strict=True)))
-    style = (
-        "<style>.rice{border-collapse:collapse;font:14px/1.5 system-ui,sans-serif;border-top:2px solid;"
-        "border-bottom:2px solid}.rice thead{border-bottom:1px solid}.rice th,.rice td{padding:.25em .8em;"
-        "text-align:right;font-variant-numeric:tabular-nums}.rice tbody th{text-align:left;font-weight:normal}"
-        ".rice-notes{font:12px/1.5 system-ui,sans-serif;color:#555}</style>"
-    )
     rows = "\n".join(f"<tr>{line}</tr>" for line in lines)
     top = "\n".join(f"<tr>{line}</tr>" for line in head)
     notes = "\n".join(f"<li>{html.escape(note)}</li>" for note in table.notes)
     return (
-        f'{style}\n<table class="rice">\n<thead>\n{top}\n</thead>\n<tbody>\n{rows}\n</tbody>\n</table>\n'
+        f'{_STYLE}\n<table class="rice">\n<thead>\n{top}\n</thead>\n<tbody>\n{rows}\n</tbody>\n</table>\n'
         f'<ul class="rice-notes">\n{notes}\n</ul>'
     )
 

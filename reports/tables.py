@@ -69,7 +69,7 @@ def tables(
             known = sorted(set(frame["metric"]))
             raise RiceError(f"no metric {unknown[0]!r} in {directory}.{nearest(unknown[0], known)} Known: {known}")
         frame = frame[frame["metric"].isin(metrics)]
-    table = build(frame, _keys(rows, frame), _keys(columns, frame), extras)
+    table = build(frame, _keys(rows, frame), _keys(columns, frame), extras, decimals)
     text = WRITERS[format](table, decimals)
     if out is None:
         print(text)  # noqa: T201
@@ -79,8 +79,13 @@ def tables(
         print(f"wrote {out}")  # noqa: T201
 
 
-def build(frame: "pd.DataFrame", rows: Sequence[str], columns: Sequence[str], extras: Sequence[str] = ()) -> Table:
-    """Group a frame of `probes.results.load` into a table. Splits mixed cells by what differs (see module)."""
+def build(
+    frame: "pd.DataFrame", rows: Sequence[str], columns: Sequence[str], extras: Sequence[str] = (), decimals: int = 2
+) -> Table:
+    """Group a frame of `probes.results.load` into a table. Splits mixed cells by what differs (see module).
+
+    `decimals`: digits that will be shown; means that agree in them are equally good.
+    """
     frame = _in_percent(frame.assign(config=_config_differences(frame["config"])))
     row_keys, column_keys = list(rows), list(columns)
     _split_mixed(frame, row_keys, column_keys)
@@ -90,7 +95,7 @@ def build(frame: "pd.DataFrame", rows: Sequence[str], columns: Sequence[str], ex
     scores = frame.groupby([*row_keys, *column_keys], sort=True, dropna=False).agg(
         mean=("value", "mean"), spread=("value", "std"), seeds=("seed", "nunique"), better=("higher_is_better", "first")
     )
-    ranks = _ranks(scores, column_keys)
+    ranks = _ranks(scores, column_keys, decimals)
     cells: dict[tuple[tuple[str, ...], tuple[str, ...]], Cell] = {}
     for key, score, rank in zip(scores.index, scores.itertuples(), ranks, strict=True):
         key = key if isinstance(key, tuple) else (key,)
@@ -157,9 +162,10 @@ def _with_labels(frame: "pd.DataFrame", keys: Sequence[str]) -> "pd.DataFrame":
     return frame.assign(**labels)
 
 
-def _ranks(scores: "pd.DataFrame", column_keys: Sequence[str]) -> "pd.Series[int]":
-    """0 for the best of a column, 1 for the second, 2 else; ties share a rank. A column of one row has no best."""
-    signed = scores["mean"].where(scores["better"].astype(bool), -scores["mean"])
+def _ranks(scores: "pd.DataFrame", column_keys: Sequence[str], decimals: int) -> "pd.Series[int]":
+    """0 for the best of a column, 1 for the second, 2 else; what reads the same shares a rank; one row has none."""
+    shown = scores["mean"].round(decimals)
+    signed = shown.where(scores["better"].astype(bool), -shown)
     groups = signed.groupby(level=list(column_keys), dropna=False)
     ranks = (groups.rank(method="dense", ascending=False) - 1).clip(upper=2)
     return ranks.where(groups.transform("size") > 1, 2).astype(int)

@@ -108,6 +108,12 @@ def test_best_and_second_are_the_largest_distinct_values(values: list[int]) -> N
         assert cell.rank == min(distinct.index(values[int(row[0][1:])]), 2)
 
 
+def test_what_reads_the_same_is_equally_good() -> None:
+    rows = frame({"encoder": "a", "value": 3.1149}, {"encoder": "b", "value": 3.1051}, {"encoder": "c", "value": 3.09})
+    ranks = {decimals: [c.rank for c in build(rows, *KEYS, (), decimals).cells.values()] for decimals in (2, 3)}
+    assert ranks == {2: [0, 0, 1], 3: [0, 1, 2]}
+
+
 def test_absent_cells_stay_visibly_empty_in_every_format() -> None:
     table = build(frame({"encoder": "a"}, {"encoder": "b", "dataset": "coco"}), *KEYS)
     assert len(table.cells) == 2
