@@ -108,6 +108,8 @@ def split(name: str) -> tuple[str, str]:
 def zoo_weights(entry: Entry, weights: str | None) -> Source:
     """The source that `weights` means for a zoo entry. Errors: RiceError when its weights were never published."""
     published = Source("hub", entry.repo) if entry.repo else None
+    if entry.shipped is not None:
+        published = Source("local", str(entry.shipped))
     return pick(weights, published, entry.spec.name, entry.spec.note)
 
 

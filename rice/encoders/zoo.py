@@ -7,6 +7,7 @@ configuration files; what is not known is None and said in `note`.
 import fnmatch
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Literal
 
 from rice.encoders.spec import HALF, IMAGENET_MEAN, IMAGENET_STD, EncoderSpec, Preprocessing
@@ -23,7 +24,8 @@ _UNTRAINED = "never published: train it here, or bring weights of your own"
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """One zoo name. `repo`: where its published weights are, None where there are none.
+    """One zoo name. `repo`: where its published weights are, None where there are none; `shipped`: the folder in this
+    package that holds them instead.
 
     `architecture`: what the loader builds: for `hf` a configuration (with its model_type), for `rice` the arguments of
     our ViT, for `open_clip` the architecture's name. `parameters`: of the tower as built here.
@@ -34,6 +36,7 @@ class Entry:
     repo: str | None
     architecture: Mapping[str, Any] = field(hash=False)
     parameters: int
+    shipped: Path | None = None
 
 
 def entries(pattern: str = "*") -> list[Entry]:
@@ -291,6 +294,25 @@ def _dinov2() -> Entry:
     return Entry(spec=spec, loader="hf", repo=repo, architecture=architecture, parameters=86_580_480)
 
 
+def _mini() -> Entry:
+    name = "mini-s8-128"
+    spec = EncoderSpec(
+        name=name,
+        source=f"rice:{name}",
+        licence="apache-2.0",
+        patch=8,
+        size_multiple=8,
+        width=128,
+        depth=4,
+        mlp_width=512,
+        native_size=128,
+        note="comes with the package: trained for minutes on generated scenes (benchmarks/train_mini.py), for trials",
+    )
+    architecture = {"image_size": 128, "patch": 8, "width": 128, "depth": 4, "heads": 4, "mlp_width": 512}
+    shipped = Path(__file__).parent / "shipped" / name
+    return Entry(spec=spec, loader="rice", repo=None, architecture=architecture, parameters=818_320, shipped=shipped)
+
+
 _ENTRIES = (
     _rice("l14", 224),
     _rice("l14", 336),
@@ -317,5 +339,6 @@ _ENTRIES = (
     _siglip2_560(),
     _qwen(),
     _dinov2(),
+    _mini(),
 )
 ZOO: dict[str, Entry] = {entry.spec.name: entry for entry in _ENTRIES}

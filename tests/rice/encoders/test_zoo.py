@@ -43,6 +43,7 @@ PROCESSORS: dict[str, Any] = {
     "clip-l14-336": clip_processor(336),
     "mlcd-l14-336": clip_processor(336),
     "aimv2-l14-336": clip_processor(336),
+    "mini-s8-128": clip_processor(128),
     "siglip-so400m-14-384": siglip_processor(384, resample=3),
     "siglip-b16-512": siglip_processor(512, resample=3),
     "siglip2-so400m-14-384": siglip_processor(384, resample=2),
@@ -158,6 +159,18 @@ def test_smallest_entry_builds_with_random_values_offline() -> None:
     assert encoder(torch.rand(2, 3, 64, 64)).patches.shape == (2, 768, 4, 4)
 
 
+def test_the_shipped_encoder_is_what_transformers_reads(picture: Image.Image) -> None:
+    entry = ZOO["mini-s8-128"]
+    encoder = load_encoder("mini-s8-128")
+    source = transformers.AutoModel.from_pretrained(entry.shipped, dtype=torch.float32)
+    pixels = PROCESSORS["mini-s8-128"](picture, return_tensors="pt").pixel_values
+    with torch.no_grad():
+        theirs = source(pixel_values=pixels).last_hidden_state[:, 1:].transpose(1, 2)
+    ours = encoder(encoder.preprocess(picture)[None]).patches.flatten(2)
+    assert encoder.trained
+    assert (ours - theirs).abs().max() <= TOLERANCE * max(1, theirs.abs().max())
+
+
 def test_the_papers_560_row_is_reachable_under_both_names() -> None:
     one = describe(EncoderReference.parse("siglip2-so400m-16-512@560"), None)
     two = describe(EncoderReference.parse("siglip2-so400m-16-560"), None)
@@ -174,12 +187,13 @@ def test_unpublished_weights_ask_for_a_path(name: str) -> None:
 
 
 def test_published_means_a_repository_is_known() -> None:
-    assert all((entry.repo is not None) == entry.spec.public for entry in ZOO.values())
+    assert all((entry.repo or entry.shipped) is not None for entry in ZOO.values() if entry.spec.public)
+    assert all(entry.repo is None for entry in ZOO.values() if not entry.spec.public)
     assert all(entry.spec.revision is None for entry in ZOO.values())
 
 
 def test_wildcards_list() -> None:
     assert [entry.spec.name for entry in entries("rice-b16-*")] == ["rice-b16-224", "rice-b16-512"]
-    assert len(entries()) == len(ZOO) == 19
+    assert len(entries()) == len(ZOO) == 20
     with pytest.raises(RiceError, match="no encoder matches 'clip-l14-33'.*clip-l14-336"):
         entries("clip-l14-33")
