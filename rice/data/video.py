@@ -26,6 +26,11 @@ _X264 = {"crf": "18", "preset": "medium"}  # visually lossless
 _KEY_FRAME_S = 2  # a browser seeks to key frames
 _BT709 = 1  # the same number for the matrix, the primaries and the transfer curve
 _LIMITED_RANGE = 1
+_DEFAULT_SPACE = 5  # of libswscale
+_UNKNOWN_SPACES = (0, 2, _DEFAULT_SPACE)
+_CONVERSION = 2 | 1 << 18 | 1 << 13 | 1 << 19
+"""libswscale's BILINEAR, ACCURATE_RND, FULL_CHR_H_INT and BITEXACT, by number: PyAV 15 has no names for the last three.
+FFmpeg's default conversion rounds down (1.4 levels darker, measured) and differs between processors."""
 _TIME_LOST_S, _SHARE_LOST = 0.5, 0.02  # more than both: a file that was cut, not a rounded duration
 
 
@@ -64,7 +69,7 @@ class Footage:
             return
         for index, frame in enumerate(itertools.islice(_decoded(self.path), stop)):
             if index % stride == 0:
-                stored = frame.to_ndarray(format="rgb24", interpolation=_interpolation())
+                stored = _rgb(frame)
                 image = np.rot90(stored, self.rotation // 90)
                 yield Frame(index, frame.time, self._same_size(np.ascontiguousarray(image), f"frame {index}"))
 
@@ -159,15 +164,15 @@ def _yuv(image_HW3: Image_HW3, height: int, width: int) -> Any:
     pad = ((0, height - image_HW3.shape[0]), (0, width - image_HW3.shape[1]), (0, 0))
     frame = av.VideoFrame.from_ndarray(np.pad(image_HW3, pad, mode="edge"), format="rgb24")
     return frame.reformat(
-        format="yuv420p", dst_colorspace=_BT709, dst_color_range=_LIMITED_RANGE, interpolation=_interpolation()
+        format="yuv420p", dst_colorspace=_BT709, dst_color_range=_LIMITED_RANGE, interpolation=_CONVERSION
     )
 
 
-def _interpolation() -> Any:
-    """FFmpeg's default conversion rounds down (1.4 levels darker, measured) and differs between processors."""
-    from av.video.reformatter import Interpolation as Flag
-
-    return Flag.BILINEAR | Flag.ACCURATE_RND | Flag.FULL_CHR_H_INT | Flag.BITEXACT
+def _rgb(frame: Any) -> Image_HW3:
+    """A decoded frame in the file's own matrix. PyAV 15 applies it only where the two spaces are told to differ."""
+    spaces = {} if frame.colorspace in _UNKNOWN_SPACES else {"dst_colorspace": _DEFAULT_SPACE}
+    rgb: Image_HW3 = frame.to_ndarray(format="rgb24", interpolation=_CONVERSION, **spaces)
+    return rgb
 
 
 def _open_video(path: Path) -> Footage:
