@@ -19,6 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from probes.protocol import Metric
+from probes.provenance import device_name
 from probes.results import RESULTS, Identity, Result, load, store
 
 CELLS, STORED = 1_000, 10_000
@@ -44,7 +45,8 @@ def main() -> None:
             ),
             "table": _alternate(lambda: _table(places / "stored"), lambda: _parse(places / "stored"), arguments.rounds),
         }
-    print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}")
+    machine = f"{device_name('cpu')}, {os.cpu_count()} cores, Python {platform.python_version()}"
+    print(machine)
     for name, figure in figures.items():
         holds = "holds" if figure["ours"] < LIMITS_S[name] else "FAILS"
         print(
@@ -52,7 +54,7 @@ def main() -> None:
             f"{figure['baseline']:.2f} s, limit {LIMITS_S[name]} s: {holds}"
         )
     if arguments.json:
-        arguments.json.write_text(json.dumps(figures, indent=1) + "\n")
+        arguments.json.write_text(json.dumps({"machine": machine, "seconds": figures}, indent=1) + "\n")
 
 
 def _alternate(ours: Callable[[], None], baseline: Callable[[], None], rounds: int) -> dict[str, float]:
