@@ -7,8 +7,6 @@ pictures would pay more for starting processes than for its work.
 """
 
 import os
-import struct
-import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -20,7 +18,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from rice.errors import RiceError
+from rice.data.picture import open_picture
 
 T = TypeVar("T")
 
@@ -30,13 +28,7 @@ AHEAD = 2
 
 def read_picture(path: Path) -> Image.Image:
     """The picture as RGB. Errors: RiceError naming a file that is missing, damaged or no picture."""
-    try:
-        with Image.open(path) as picture:
-            return picture.convert("RGB")
-    except (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error) as error:
-        raise RiceError(f"cannot read the image {path}: {error}") from error
-    except Image.DecompressionBombError as error:
-        raise RiceError(f"{path} has more pixels than any photo: {error}") from error
+    return open_picture(path).convert("RGB")
 
 
 def squash(image: Image.Image, size: int) -> Tensor:

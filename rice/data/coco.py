@@ -9,8 +9,6 @@ import functools
 import hashlib
 import os
 import re
-import struct
-import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from rice.data.coco_json import CocoAnnotation, CocoCategory, CocoImage, parse_coco
+from rice.data.picture import open_picture
 from rice.data.segmentation import Mask, decode_segmentation
 from rice.errors import RiceError, nearest
 from rice.files import read_json, safe_join, sha256_file
@@ -44,11 +43,6 @@ IGNORE = 65_535
 
 _ROBOFLOW = "_annotations.coco.json"
 _EXIF_ORIENTATION = 0x0112
-_DECODER_ERRORS = (
-    *(OSError, SyntaxError, ValueError, EOFError, TypeError, IndexError, KeyError, OverflowError),
-    *(struct.error, zlib.error, Image.DecompressionBombError),
-)
-"""What Pillow's decoders raise on damaged files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +151,7 @@ class CocoSplit:
         Errors: RiceError naming the file: not a picture, damaged, or of another size than annotated.
         """
         record = self.images[index]
-        picture = _decode(record.path)
+        picture = open_picture(record.path)
         expected = (record.width, record.height)
         if picture.size != expected and picture.getexif().get(_EXIF_ORIENTATION, 1) != 1:
             picture = ImageOps.exif_transpose(picture)
@@ -260,20 +254,3 @@ def _bounds(mask_HW: Mask) -> tuple[slice, slice]:
     if not len(rows):
         return slice(0), slice(0)
     return slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
-
-
-def _decode(path: Path) -> Image.Image:
-    try:
-        picture = Image.open(path)
-        picture.load()
-    except (
-        OSError,
-        SyntaxError,
-        ValueError,
-        EOFError,
-        struct.error,
-        zlib.error,
-        Image.DecompressionBombError,
-    ) as error:
-        raise RiceError(f"cannot read the image {path}: {error}") from error
-    return picture

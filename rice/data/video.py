@@ -16,6 +16,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from rice.data.picture import open_picture
 from rice.errors import RiceError
 from rice.files import atomic_path
 
@@ -244,10 +245,6 @@ def _seconds_missing(container: Any, stream: Any, packets: int, end: int) -> flo
 
 
 def _read_picture(path: Path) -> Image_HW3:
-    from PIL import Image, ImageOps
+    from PIL import ImageOps
 
-    try:
-        with Image.open(path) as picture:
-            return np.asarray(ImageOps.exif_transpose(picture).convert("RGB"))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise RiceError(f"{path} is not a picture that can be read ({error}); replace or remove it") from error
+    return np.asarray(ImageOps.exif_transpose(open_picture(path)).convert("RGB"))

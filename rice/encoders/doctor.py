@@ -135,16 +135,17 @@ def _line(check: "Check") -> str:
 def _picture(path: Path | None) -> "Image":
     """The user's picture, or 640 x 480 pixels of smooth noise. Errors: RiceError for a file that is no picture."""
     import numpy as np
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image
+
+    from rice.data.picture import open_picture
 
     if path is None:
         coarse = np.random.default_rng(0).integers(0, 256, (12, 16, 3), dtype=np.uint8)
         return Image.fromarray(coarse).resize((640, 480), Image.Resampling.BICUBIC)
     try:
-        with Image.open(path) as picture:
-            return picture.convert("RGB")
-    except (OSError, UnidentifiedImageError) as error:
-        raise RiceError(f"expected a picture as --image, {path} cannot be read: {error}") from error
+        return open_picture(path).convert("RGB")
+    except RiceError as error:
+        raise RiceError(f"expected a picture as --image: {error}") from error
 
 
 def _is_installed(name: str) -> bool:
