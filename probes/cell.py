@@ -28,7 +28,7 @@ from probes.plan import missing_seeds
 from probes.protocol import Probe, probe_class
 from probes.results import Result, check_metrics, items_path, result_path, store
 from rice.errors import RiceError
-from rice.files import atomic_write
+from rice.files import atomic_write, leftovers
 from rice.progress import LineProgress, Progress
 
 if TYPE_CHECKING:
@@ -117,8 +117,8 @@ def _compute(job: Job, seeds: list[int], progress: Progress) -> None:
 
 def _seed(job: Job, probe: Probe, encoder: "Encoder", blank: Result, progress: Progress) -> None:
     """Run one seed and store it: the items first, since a result promises them."""
-    for folder in (result_path(job.out, blank.key).parent, items_path(job.out, blank.key).parent):
-        for leftover in folder.glob(f".{blank.key}.*.tmp"):  # of a killed writer: we hold the lock
+    for path in (result_path(job.out, blank.key), items_path(job.out, blank.key)):
+        for leftover in leftovers(path):  # we hold the lock
             leftover.unlink()
     job.workdir.mkdir(parents=True, exist_ok=True)
     items = job.workdir / ITEMS_NAME

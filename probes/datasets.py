@@ -10,6 +10,7 @@ from probes.overrides import flags, parse_config
 from probes.protocol import CountsImages, Probe
 from probes.sweepfile import DatasetEntry
 from rice.errors import RiceError
+from rice.files import leftovers
 from rice.progress import Progress
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def dataset_root(dataset: DatasetEntry, out: Path, progress: Progress) -> Path:
     lock = out / "locks" / f"world-{config.fingerprint()}.lock"
     lock.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(lock):
-        for leftover in root.parent.glob(f".{root.name}.*.tmp"):  # of a killed writer: we hold the lock
+        for leftover in leftovers(root):  # we hold the lock
             shutil.rmtree(leftover)
         return materialise(config, root, progress)
 

@@ -16,7 +16,7 @@ from probes.pool import Host, Outcome, Pool
 from probes.slurm import SlurmHost, device_of, parse_options
 from probes.sweepfile import Sweep, read_sweep
 from rice.errors import RiceError
-from rice.files import read_json, write_json
+from rice.files import leftovers, read_json, write_json
 
 MANIFEST = "sweep.json"
 SCHEMA = 1
@@ -109,7 +109,7 @@ def _read_manifest(out: Path, asked: Sweep) -> dict[str, Any]:
     if not out.is_dir():
         raise RiceError(f"--out {out} is a file; give a folder")
     if not (out / MANIFEST).exists():
-        foreign = [path.name for path in out.iterdir() if not path.name.startswith(f".{MANIFEST}.")]
+        foreign = sorted(path.name for path in {*out.iterdir()} - {*leftovers(out / MANIFEST)})
         if foreign:
             raise RiceError(f"--out {out} holds {foreign[0]!r}, which is no sweep's; give a new or empty folder")
         return {}

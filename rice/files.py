@@ -1,6 +1,7 @@
 """Atomic writes, safe paths, hashes: the only module that renames, and the only one that resolves foreign paths."""
 
 import contextlib
+import glob
 import hashlib
 import json
 import math
@@ -75,6 +76,11 @@ def atomic_folder(path: Path) -> Iterator[Path]:
                 raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def leftovers(path: Path) -> list[Path]:
+    """What killed writers of `path` left half-done beside it. To be removed only where no writer can be at work."""
+    return list(path.parent.glob(f".{glob.escape(path.name)}.*.tmp"))
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from rice.errors import RiceError
-from rice.files import read_json, sha256_json, write_json
+from rice.files import leftovers, read_json, sha256_json, write_json
 
 VIDEO, STRIP, COMPONENTS, REPORT = "pca.mp4", "strip.png", "components.safetensors", "pca.json"
 OUTPUTS = (VIDEO, STRIP, COMPONENTS, REPORT)
@@ -61,7 +61,7 @@ class Workplace:
         shutil.rmtree(self.scratch, ignore_errors=True)
 
     def _leftovers(self) -> list[Path]:
-        return [path for name in OUTPUTS for path in self.out.glob(f".{name}.*.tmp")]
+        return [path for name in OUTPUTS for path in leftovers(self.out / name)]
 
     def _refuse_foreign(self) -> None:
         if not self.out.exists():

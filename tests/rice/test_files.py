@@ -19,6 +19,7 @@ from rice.files import (
     atomic_folder,
     atomic_write,
     format_bytes,
+    leftovers,
     read_json,
     safe_join,
     sha256_file,
@@ -57,6 +58,19 @@ def test_a_killed_writer_never_leaves_a_half_written_file(tmp_path: Path) -> Non
         text = path.read_text()
         assert len(text) == 20_000
         assert len(set(text)) == 1
+
+
+def test_what_a_killed_writer_left_is_found_and_nothing_else(tmp_path: Path) -> None:
+    code = (
+        "import os, sys; from pathlib import Path; from rice.files import atomic_write\n"
+        "with atomic_write(Path(sys.argv[1])) as file: os._exit(1)\n"
+    )
+    for name in ("a[1].json", "b.json"):
+        subprocess.run([sys.executable, "-c", code, str(tmp_path / name)], check=False)
+    (tmp_path / "a[1].json").write_text("whole")
+    (found,) = leftovers(tmp_path / "a[1].json")
+    assert found.name.startswith(".a[1].json.")
+    assert len(list(tmp_path.iterdir())) == 3
 
 
 def test_written_files_follow_the_umask(tmp_path: Path) -> None:
