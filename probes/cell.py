@@ -47,6 +47,8 @@ def main(arguments: list[str]) -> int:
     job.lock.parent.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(job.lock).acquire(timeout=0):
+            for leftover in leftovers(Path(file)):  # of a parent that was killed before it could start this cell
+                leftover.unlink(missing_ok=True)
             return _attempt(job, progress)
     except Timeout:
         return BUSY

@@ -78,7 +78,8 @@ def write_job(job: Job) -> Path:
     document["out"] = str(job.out)
     document["dataset"]["path"] = None if job.dataset.path is None else str(job.dataset.path)
     path = job.out / "cells" / f"{sha256_json(document)}.json"
-    write_json(path, document)
+    if not path.exists():  # its name is the hash of its content
+        write_json(path, document)
     return path
 
 
