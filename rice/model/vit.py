@@ -53,10 +53,10 @@ class Attention(nn.Module):
 class MLP(nn.Module):
     """Two linear layers with the exact (erf) GELU between them."""
 
-    def __init__(self, config: ViTConfig) -> None:
+    def __init__(self, width: int, hidden: int) -> None:
         super().__init__()
-        self.fc1 = Linear(config.width, config.mlp_width)
-        self.fc2 = Linear(config.mlp_width, config.width)
+        self.fc1 = Linear(width, hidden)
+        self.fc2 = Linear(hidden, width)
 
     def forward(self, x_BTD: Tensor) -> Tensor:
         """(B, T, D) -> (B, T, D). Without gradients the GELU overwrites fc1's output, a tenth of the time at 224."""
@@ -74,7 +74,7 @@ class Block(nn.Module):
         self.norm1 = nn.LayerNorm(config.width, eps=config.eps)
         self.attn = Attention(config)
         self.norm2 = nn.LayerNorm(config.width, eps=config.eps)
-        self.mlp = MLP(config)
+        self.mlp = MLP(config.width, config.mlp_width)
 
     def forward(self, x_BTD: Tensor, cos_T1A: Tensor, sin_T1A: Tensor) -> Tensor:
         """(B, T, D) -> (B, T, D)."""
