@@ -78,6 +78,35 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def temporary_folder(path: Path) -> Path:
+    """An empty hidden folder beside `path`, for several processes to fill before one of them publishes it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp"))
+
+
+def publish_folder(temporary: Path, path: Path) -> None:
+    """Rename `temporary`, whose files are on disk, to `path`, which must not exist; survives a power cut."""
+    temporary.chmod(0o777 & ~_umask())
+    _sync_names(temporary)
+    os.rename(temporary, path)  # noqa: PTH104 - fails when `path` is a folder with content
+    _sync_names(path.parent)
+
+
+def remove_folder(path: Path) -> None:
+    """Remove `path` so that a kill on the way leaves it whole or hidden (`leftovers`), never half there."""
+    hidden = temporary_folder(path)
+    os.rename(path, hidden)  # noqa: PTH104 - replaces the empty folder
+    shutil.rmtree(hidden)
+
+
+def _sync_names(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def leftovers(path: Path) -> list[Path]:
     """What killed writers of `path` left half-done beside it. To be removed only where no writer can be at work."""
     return list(path.parent.glob(f".{glob.escape(path.name)}.*.tmp"))
