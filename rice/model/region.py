@@ -15,7 +15,7 @@ from torchvision.ops import roi_align
 
 from rice.errors import RiceError
 from rice.model.config import ViTConfig
-from rice.model.linear import Linear
+from rice.model.linear import Linear, products
 from rice.model.rope import Grid
 from rice.model.vit import MLP, ViT
 
@@ -122,14 +122,15 @@ class RegionLayer(nn.Module):
     def _absorbed(self, q_BND: Tensor, tokens_BTD: Tensor, visible_BNT: Tensor) -> Tensor:
         """The same sums in another order: (q Wk) x' for q (x Wk')', and (a x) Wv' for a (x Wv'); no T x D product."""
         batch, regions, width = q_BND.shape
-        q_BNHK = q_BND.view(batch, regions, self.heads, self.head_dim) * self.head_dim**-0.5
+        q_HMK = (q_BND * self.head_dim**-0.5).view(-1, self.heads, self.head_dim).transpose(0, 1)
         key_HKD, value_HKD = (part.weight.view(self.heads, self.head_dim, width) for part in (self.key, self.value))
-        asked_BNHD = torch.einsum("bnhk,hkd->bnhd", q_BNHK, key_HKD)
-        scores_BNHT = (asked_BNHD.flatten(1, 2) @ tokens_BTD.transpose(1, 2)).view(batch, regions, self.heads, -1)
-        weights_BNHT = softmax(scores_BNHT.masked_fill(~visible_BNT[:, :, None], -torch.inf), dim=-1)
-        seen_BNHD = (weights_BNHT.to(tokens_BTD.dtype).flatten(1, 2) @ tokens_BTD).view_as(asked_BNHD)
-        values_BNHK = torch.einsum("bnhd,hkd->bnhk", seen_BNHD, value_HKD)
-        return values_BNHK.flatten(2) + self.value.bias  # the weights of a region sum to 1
+        asked_BXD = products(q_HMK, key_HKD).transpose(0, 1).reshape(batch, -1, width)  # X = N * H
+        scores_BXT = products(asked_BXD, tokens_BTD.transpose(1, 2))
+        scores_BNHT = scores_BXT.view(batch, regions, self.heads, -1).masked_fill(~visible_BNT[:, :, None], -torch.inf)
+        weights_BXT = softmax(scores_BNHT, dim=-1).to(scores_BXT.dtype).flatten(1, 2)
+        seen_HMD = products(weights_BXT, tokens_BTD).view(-1, self.heads, width).transpose(0, 1)
+        y_HMK = products(seen_HMD, value_HKD.transpose(1, 2))
+        return y_HMK.transpose(0, 1).reshape_as(q_BND) + self.value.bias  # the weights of a region sum to 1
 
     @torch.no_grad()
     def _initialise(self) -> None:
