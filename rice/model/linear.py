@@ -14,7 +14,7 @@ _TWO_LIBRARIES = (
     and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
     and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 )
-_SMALL = 2**13
+_SMALL = 2**12
 """Inputs with fewer numbers gain nothing."""
 
 
@@ -69,12 +69,19 @@ class _Product(torch.autograd.Function):
 
 
 class _Products(torch.autograd.Function):
-    """x W for every group: faster one after the other by oneDNN than together by MKL."""
+    """x W for every group: faster one after the other by oneDNN than together by MKL.
+
+    The result lies in memory as x does, groups outside or inside of rows, and the gradients as what they are of.
+    """
 
     @staticmethod
     def forward(ctx: Any, x_GMD: Tensor, weight_GDN: Tensor) -> Tensor:
         ctx.save_for_backward(x_GMD, weight_GDN)
-        y_GMN = x_GMD.new_empty(*x_GMD.shape[:2], weight_GDN.shape[2])
+        (groups, rows), outputs = x_GMD.shape[:2], weight_GDN.shape[2]
+        if x_GMD.stride(0) < x_GMD.stride(1):
+            y_GMN = x_GMD.new_empty(rows, groups, outputs).transpose(0, 1)
+        else:
+            y_GMN = x_GMD.new_empty(groups, rows, outputs)
         for x_MD, weight_DN, y_MN in zip(x_GMD, weight_GDN, y_GMN, strict=True):
             y_MN.copy_(_multiply(x_MD, weight_DN.t(), None))
         return y_GMN
@@ -84,10 +91,12 @@ class _Products(torch.autograd.Function):
         (upstream_GMN,) = gradients
         x_GMD, weight_GDN = ctx.saved_tensors
         needs_x, needs_weight = ctx.needs_input_grad
-        return (
-            _Products.apply(upstream_GMN, weight_GDN.transpose(1, 2)) if needs_x else None,
-            _Products.apply(x_GMD.transpose(1, 2), upstream_GMN) if needs_weight else None,
-        )
+        x_gradient = _Products.apply(upstream_GMN, weight_GDN.transpose(1, 2)) if needs_x else None
+        if not needs_weight:
+            return x_gradient, None
+        if weight_GDN.stride(2) == 1:
+            return x_gradient, _Products.apply(x_GMD.transpose(1, 2), upstream_GMN)
+        return x_gradient, _Products.apply(upstream_GMN.transpose(1, 2), x_GMD).transpose(1, 2)
 
 
 def _faster(x_MD: Tensor) -> bool:
@@ -96,10 +105,11 @@ def _faster(x_MD: Tensor) -> bool:
 
 
 def _multiply(x_MD: Tensor, weight_ND: Tensor, bias_N: Tensor | None) -> Tensor:
-    """x W' + b by the operator that torch.compile, too, calls for it. Weights in rows or columns without gaps are read
-    as they lie; with gaps oneDNN would take a path that is hundreds of times slower.
+    """x W' + b by the operator that torch.compile calls for it, too.
+
+    oneDNN reads weights without gaps as they lie, by rows or by columns; with gaps it is a hundred times slower.
     """
-    if not weight_ND.is_contiguous() and not weight_ND.t().is_contiguous():
-        weight_ND = weight_ND.contiguous()
+    by_columns = weight_ND.stride(0) == 1
+    weight_ND = weight_ND.t().contiguous().t() if by_columns else weight_ND.contiguous()
     y_MN: Tensor = torch.ops.mkldnn._linear_pointwise(x_MD, weight_ND, bias_N, "none", [], "")
     return y_MN

@@ -3,7 +3,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rice.model.linear import Linear
+from rice.model.linear import Linear, product, products
 
 
 def check(layer: Linear, x: torch.Tensor) -> None:
@@ -102,3 +102,43 @@ def test_second_derivatives_are_those_of_the_product() -> None:
     exact = penalty(exact_x, exact_weight, exact_x @ exact_weight.T + layer.bias.detach().double())
     ours = penalty(x, layer.weight, layer(x))
     torch.testing.assert_close(ours.double(), exact, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("columns", [slice(None), slice(3, 131)], ids=["dense", "with gaps"])
+@pytest.mark.parametrize("turned", [False, True], ids=["by rows", "by columns"])
+def test_weights_are_read_as_they_lie(columns: slice, turned: bool) -> None:
+    stored = torch.randn(90, 140)[:, columns]
+    weight = stored.t() if turned else stored
+    x = torch.randn(100, weight.shape[1])
+    torch.testing.assert_close(product(x, weight).double(), x.double() @ weight.double().T, rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("weight_turned", [False, True], ids=["weight by rows", "weight by columns"])
+@pytest.mark.parametrize("groups_inside", [False, True], ids=["groups outside", "groups inside"])
+@pytest.mark.parametrize("rows", [70, 2], ids=["large", "small"])
+def test_products_and_their_gradients_are_those_of_float64(rows: int, groups_inside: bool, weight_turned: bool) -> None:
+    groups, inputs, outputs = 3, 80, 60
+    x = torch.randn(rows, groups, inputs).transpose(0, 1) if groups_inside else torch.randn(groups, rows, inputs)
+    weight = torch.randn(groups, outputs, inputs).mT if weight_turned else torch.randn(groups, inputs, outputs)
+    upstream = torch.randn(groups, rows, outputs)
+    ours, exact = ([v.detach().to(kind).requires_grad_() for v in (x, weight)] for kind in (x.dtype, torch.float64))
+    result, expected = products(*ours), torch.einsum("gmd,gdn->gmn", *exact)
+    torch.testing.assert_close(result.double(), expected, rtol=1e-5, atol=1e-4)
+    slopes = torch.autograd.grad(result, ours, upstream, create_graph=True)
+    exact_slopes = torch.autograd.grad(expected, exact, upstream.double(), create_graph=True)
+    for mine, theirs in zip(slopes, exact_slopes, strict=True):
+        torch.testing.assert_close(mine.double(), theirs, rtol=1e-5, atol=1e-4)
+    curvature = torch.autograd.grad(slopes[0].square().mean(), ours[1])[0]
+    exact_curvature = torch.autograd.grad(exact_slopes[0].square().mean(), exact[1])[0]
+    torch.testing.assert_close(curvature.double(), exact_curvature, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_products_of_other_dtypes_keep_theirs(dtype: torch.dtype) -> None:
+    x, weight = torch.randn(2, 70, 80, dtype=dtype), torch.randn(2, 80, 9, dtype=dtype)
+    assert products(x, weight).dtype == dtype
+
+
+def test_products_of_no_groups_or_no_rows_stay_empty() -> None:
+    assert products(torch.empty(0, 4, 6), torch.empty(0, 6, 5)).shape == (0, 4, 5)
+    assert products(torch.empty(2, 0, 6), torch.empty(2, 6, 5)).shape == (2, 0, 5)
