@@ -20,7 +20,9 @@ VERBS: dict[str, tuple[str, str]] = {
         "What is installed, what is missing; check an encoder against its source.",
     ),
     "export": ("rice.encoders.commands:export", "Write an encoder for transformers.AutoModel.from_pretrained."),
+    "train": ("rice.train.command:train", "Train RICE, or its image-level ancestors, on shards."),
     "world": ("rice.data.world.commands:world", "Write generated scenes or clips in a benchmark's own layout."),
+    "pack": ("rice.data.pack:pack", "A COCO data set as shards to train on: tar files with boxes and labels beside."),
     "data check": ("probes.check:check", "Validate a data root and say what each probe would find in it."),
     "sweep": ("probes.sweep:sweep", "Encoders x probes x datasets x seeds, resumable."),
     "tables": ("reports.tables:tables", "Results as a table: Markdown, LaTeX, CSV or HTML."),
@@ -101,7 +103,9 @@ def _run(verb: str, target: str, arguments: list[str]) -> None:
     function: Callable[..., Any] = getattr(importlib.import_module(module), name)
     import tyro
 
-    status = tyro.cli(function, prog=f"rice {verb}", args=arguments, config=(tyro.conf.FlagCreatePairsOff,))
+    # A recipe's flags and its verb's may come in any order.
+    config = (tyro.conf.FlagCreatePairsOff, tyro.conf.CascadeSubcommandArgs)
+    status = tyro.cli(function, prog=f"rice {verb}", args=arguments, config=config)
     if isinstance(status, int) and status:
         sys.exit(status)
 

@@ -8,7 +8,7 @@ from PIL import Image
 
 from rice.errors import RiceError
 
-_DECODER_ERRORS = (
+DECODER_ERRORS = (
     *(OSError, SyntaxError, ValueError, EOFError, TypeError, IndexError, KeyError, OverflowError),
     *(struct.error, zlib.error, Image.DecompressionBombError),
 )
@@ -24,5 +24,5 @@ def open_picture(path: Path) -> Image.Image:
         with Image.open(path) as picture:
             picture.load()
             return picture
-    except _DECODER_ERRORS as error:
+    except DECODER_ERRORS as error:
         raise RiceError(f"cannot read the image {path}: {error}; replace or remove it") from error

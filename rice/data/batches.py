@@ -1,0 +1,156 @@
+"""One batch: how each sample is shown, and the tensors that come of it.
+
+Shapes: B samples, S edge in pixels, R regions annotated, N regions shown, M positives, I image-level classes.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from rice.data.decode import DamagedPictureError, decode_crop
+from rice.data.regions import Crop, Draws, balanced, draw_crop, draw_positives, pad, through_crop, visible_share
+from rice.data.shard_reader import Record
+from rice.data.shards import NO_LABEL
+
+Indices = NDArray[np.int64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StreamConfig:
+    """How samples are shown.
+
+    Args:
+        size: Edge of the square pictures, in pixels.
+        regions: Regions per picture, N (paper 3.2).
+        positives: Text tokens per region, M (paper, Table 5d).
+        image_positives: Image-level classes per picture (MLCD: 8).
+        crop_scale: Share of a picture's area that a crop keeps. The paper does not say.
+        crop_ratio: Width over height of a crop, in the picture's pixels.
+        flip: Probability of mirroring. Text reads backwards then: 0 for OCR data.
+        min_visible: A region stays where at least this share of its area lies in the crop.
+        window: Shards that are mixed; every worker holds their annotations, about 100 bytes a sample and 20 a region.
+        workers: Processes that read and decode for one rank; 0: none.
+        prefetch: Batches that each worker prepares ahead.
+        pin_memory: Put batches where a GPU fetches them without waiting.
+    """
+
+    size: int
+    regions: int = 10
+    positives: int = 10
+    image_positives: int = 8
+    crop_scale: tuple[float, float] = (0.4, 1.0)
+    crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    flip: float = 0.5
+    min_visible: float = 0.5
+    window: int = 16
+    workers: int = 0
+    prefetch: int = 2
+    pin_memory: bool = False
+
+
+class Batch(NamedTuple):
+    """A rank's share of a step. Labels are padded with -1.
+
+    images: uint8 (B, 3, S, S), RGB. boxes: float32 (B, N, 4), xyxy in pixels of the crop, never empty: a picture
+    without regions has the whole crop N times, without labels. object_labels: int64 (B, N, 1). ocr_labels: int64
+    (B, N, M), distinct ids. image_labels: int64 (B, I), most prominent first. samples: int64 (B,), global indices.
+    corrupt: bool (B,): black pictures without labels; reasons: one line for each of them, in order.
+    """
+
+    images: Tensor
+    boxes: Tensor
+    object_labels: Tensor
+    ocr_labels: Tensor
+    image_labels: Tensor
+    samples: Tensor
+    corrupt: Tensor
+    reasons: tuple[str, ...]
+
+
+class View(NamedTuple):
+    """How one sample is shown, all of it known before its picture is decoded.
+
+    frame: (width, height) of the picture. boxes: (N, 4), pixels of the crop resized. labels: (N,). tokens: (N, M).
+    image_labels: (I,).
+    """
+
+    frame: tuple[int, int]
+    crop: Crop
+    flip: bool
+    boxes: NDArray[np.float64]
+    labels: Indices
+    tokens: Indices
+    image_labels: Indices
+
+
+def training_view(record: Record, config: StreamConfig, draws: Draws) -> View:
+    """A random crop, mirrored or not, and N of the regions that are still visible in it."""
+    frame = record.width, record.height
+    crop = draw_crop(*frame, config.crop_scale, config.crop_ratio, draws)
+    flip = bool(draws.uniform(1)[0] < config.flip)
+    boxes_R4 = record.boxes.astype(np.float64)
+    visible = np.flatnonzero(visible_share(boxes_R4, crop) >= config.min_visible)
+    chosen_N = visible[balanced(len(visible), config.regions, draws)]
+    tokens = [draw_positives(record.tokens[i], config.positives, draws) for i in chosen_N.tolist()]
+    return _view(record, config, crop, flip, chosen_N, tokens, config.regions)
+
+
+def whole_view(record: Record, config: StreamConfig) -> View:
+    """The whole picture with every region, in the order of the shard; of a text, the first M distinct ids."""
+    distinct = (list(dict.fromkeys(ids.tolist())) for ids in record.tokens)
+    tokens = [pad(np.array(ids, dtype=np.int64), config.positives) for ids in distinct]
+    every_R = np.arange(len(record.boxes))
+    crop = Crop(0, 0, record.width, record.height)
+    return _view(record, config, crop, False, every_R, tokens, max(len(every_R), 1))
+
+
+def _view(
+    record: Record, config: StreamConfig, crop: Crop, flip: bool, chosen: Indices, tokens: list[Indices], slots: int
+) -> View:
+    """Fills the slots that no region takes."""
+    boxes_N4 = np.tile([0.0, 0.0, config.size, config.size], (slots, 1))
+    labels_N = np.full(slots, NO_LABEL)
+    tokens_NM = np.full((slots, config.positives), NO_LABEL)
+    if len(chosen):
+        boxes_N4[: len(chosen)] = through_crop(record.boxes[chosen].astype(np.float64), crop, config.size, flip)
+        labels_N[: len(chosen)] = record.labels[chosen]
+        tokens_NM[: len(chosen)] = tokens
+    image_labels_I = pad(record.image_labels.astype(np.int64), config.image_positives)
+    return View((record.width, record.height), crop, flip, boxes_N4, labels_N, tokens_NM, image_labels_I)
+
+
+def assemble(views: Sequence[View], pictures: Sequence[bytes], samples: Indices, size: int) -> Batch:
+    """Decode the pictures and pad all samples to the same number of regions."""
+    count, slots = len(views), max(len(view.boxes) for view in views)
+    images = torch.empty(count, 3, size, size, dtype=torch.uint8)
+    boxes = np.tile(np.array([0, 0, size, size], dtype=np.float32), (count, slots, 1))
+    labels = np.full((count, slots, 1), NO_LABEL)
+    tokens = np.full((count, slots, views[0].tokens.shape[1]), NO_LABEL)
+    image_labels = np.full((count, len(views[0].image_labels)), NO_LABEL)
+    corrupt, reasons = np.zeros(count, dtype=bool), []
+    for i, (view, picture) in enumerate(zip(views, pictures, strict=True)):
+        boxes[i, : len(view.boxes)] = view.boxes
+        try:
+            images[i] = decode_crop(picture, view.frame, view.crop, size, flip=view.flip)
+        except DamagedPictureError as error:
+            images[i], corrupt[i] = 0, True
+            reasons.append(str(error))
+            continue
+        labels[i, : len(view.labels), 0] = view.labels
+        tokens[i, : len(view.labels)] = view.tokens
+        image_labels[i] = view.image_labels
+    return Batch(
+        images=images,
+        boxes=torch.from_numpy(boxes),
+        object_labels=torch.from_numpy(labels),
+        ocr_labels=torch.from_numpy(tokens),
+        image_labels=torch.from_numpy(image_labels),
+        samples=torch.from_numpy(samples),
+        corrupt=torch.from_numpy(corrupt),
+        reasons=tuple(reasons),
+    )

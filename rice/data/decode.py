@@ -1,0 +1,117 @@
+"""From a picture's bytes to the pixels of a crop, by the shortest way.
+
+A JPEG is decoded at 1/2, 1/4 or 1/8 by libjpeg-turbo's scaled inverse transform where the crop still has the pixels
+that are asked for, and only the crop is resized, in uint8. Anything else (PNG, CMYK, 16 bits, EXIF rotation, damage)
+takes Pillow's way.
+
+Shapes: h, w the crop as decoded, S the edge asked for.
+"""
+
+import io
+
+import numpy as np
+import simplejpeg  # type: ignore[import-untyped]
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from rice.data.picture import DECODER_ERRORS
+from rice.data.regions import Crop
+
+Pixels = NDArray[np.uint8]
+
+_REDUCTIONS = (8, 4, 2)
+"""What libjpeg-turbo has vector code for; 3/8, 5/8, ... take longer than a full decode."""
+_EXIF_ORIENTATION = 0x0112
+
+
+class DamagedPictureError(Exception):
+    """The bytes are no picture of the size that the annotations are made for. The message is the reason, one line."""
+
+
+def decode_crop(data: bytes, frame: tuple[int, int], crop: Crop, size: int, *, flip: bool = False) -> Tensor:
+    """The crop, resized bilinearly with antialiasing to size x size and mirrored where asked: RGB, uint8 (3, S, S).
+
+    frame: (width, height) of the upright picture, in whose pixels `crop` is given. EXIF rotation is applied only where
+    the sizes call for it, as `CocoSplit.load_image` does.
+    Errors: DamagedPictureError.
+    """
+    decoded = _decode_jpeg(data, frame, crop, size)
+    if decoded is None:
+        decoded = np.array(_open(data, frame)), 1
+    pixels, reduction = decoded
+    left, top, width, height = (edge // reduction for edge in crop)
+    return _resize(pixels[top : top + height, left : left + width], size, flip)
+
+
+def check_picture(data: bytes, frame: tuple[int, int]) -> None:
+    """Decode the whole picture. Errors: DamagedPictureError."""
+    if _decode_jpeg(data, frame, Crop(0, 0, *frame), max(frame)) is None:
+        _open(data, frame)
+
+
+def picture_size(data: bytes) -> tuple[int, int]:
+    """(width, height) as stored, from the header alone. Errors: DamagedPictureError."""
+    try:
+        with Image.open(io.BytesIO(data)) as picture:
+            return picture.size
+    except DECODER_ERRORS as error:
+        raise DamagedPictureError(_one_line(error)) from error
+
+
+def reduction_for(crop: Crop, size: int) -> int:
+    """By what factor the whole picture may shrink while decoding: the crop keeps size x size pixels, and its edges."""
+    for reduction in _REDUCTIONS:
+        if min(crop.width, crop.height) >= reduction * size and not any(edge % reduction for edge in crop):
+            return reduction
+    return 1
+
+
+def _decode_jpeg(data: bytes, frame: tuple[int, int], crop: Crop, size: int) -> tuple[Pixels, int] | None:
+    """(pixels of the whole picture, reduction); None for what libjpeg-turbo cannot read faultlessly as RGB."""
+    reduction = reduction_for(crop, size)
+    width, height = (-(-edge // reduction) for edge in frame)
+    try:
+        stored_height, stored_width, _, _ = simplejpeg.decode_jpeg_header(data)
+        if (stored_width, stored_height) != frame:
+            return None
+        pixels: Pixels = simplejpeg.decode_jpeg(data, fastupsample=True, min_height=height, min_width=width)
+    except ValueError:
+        return None
+    return (pixels, reduction) if pixels.shape[:2] == (height, width) else None
+
+
+def _open(data: bytes, frame: tuple[int, int]) -> Image.Image:
+    try:
+        with Image.open(io.BytesIO(data)) as picture:
+            if picture.size != frame and picture.getexif().get(_EXIF_ORIENTATION, 1) != 1:
+                upright = ImageOps.exif_transpose(picture) if picture.size == frame[::-1] else picture
+            else:
+                upright = picture
+            if upright.size != frame:
+                raise DamagedPictureError(
+                    f"expected {frame[0]}x{frame[1]} pixels, got {upright.width}x{upright.height}"
+                )
+            return _to_rgb(upright)
+    except DECODER_ERRORS as error:
+        raise DamagedPictureError(_one_line(error)) from error
+
+
+def _to_rgb(picture: Image.Image) -> Image.Image:
+    """8 bits a channel. Of 16 bits the upper 8 count; Pillow's own conversion would clip at 255."""
+    if picture.mode.startswith("I"):
+        wide = np.asarray(picture).astype(np.int64)
+        return Image.fromarray((wide >> 8).clip(0, 255).astype(np.uint8)).convert("RGB")
+    return picture.convert("RGB")
+
+
+def _resize(pixels_hw3: Pixels, size: int, flip: bool) -> Tensor:
+    image_13hw = torch.from_numpy(pixels_hw3).permute(2, 0, 1)[None]
+    image_13SS = interpolate(image_13hw, (size, size), mode="bilinear", antialias=True)
+    return (image_13SS.flip(3) if flip else image_13SS)[0]
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

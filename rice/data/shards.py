@@ -1,0 +1,187 @@
+"""The shard format: pictures in tar files that any tar reader opens, annotations in a Parquet file beside each.
+
+    FOLDER/dataset.json          what the folder holds; written last
+    FOLDER/NAME-000000.tar       KEY.jpg, KEY.png, ...: WebDataset's layout, the bytes as they came
+    FOLDER/NAME-000000.parquet   one row per picture, in the tar's order; new labels rewrite this file only
+
+Shapes: R regions of one picture. Boxes are xyxy in pixels of the upright picture.
+"""
+
+import io
+import re
+import tarfile
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from rice.errors import RiceError
+from rice.files import atomic_path, atomic_write, write_json
+
+FORMAT = 1
+DATASET = "dataset.json"
+NO_LABEL = -1
+MAX_EDGE = 65_535
+IDENTITY_KEY = b"rice.shard"
+
+SCHEMA = pa.schema(
+    [
+        ("key", pa.string()),
+        ("suffix", pa.string()),
+        ("offset", pa.int64()),
+        ("length", pa.int64()),
+        ("width", pa.uint16()),
+        ("height", pa.uint16()),
+        ("boxes", pa.list_(pa.list_(pa.uint16(), 4))),
+        ("labels", pa.list_(pa.int32())),
+        ("tokens", pa.list_(pa.list_(pa.int32()))),
+        ("scores", pa.list_(pa.float32())),
+        ("image_labels", pa.list_(pa.int32())),
+    ]
+)
+"""Columns of a sidecar. offset, length: of the picture's bytes in the tar."""
+
+_KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,90}")
+_SUFFIX = re.compile(r"[a-z0-9]{1,8}")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Sample:
+    """One picture with its regions.
+
+    key: letters, digits, _ and -; unique in its data set. suffix: jpg, png, ... width, height: of the upright picture.
+    boxes: (R, 4) uint16, whole pixels, inside the picture, not empty. labels: object class of each
+    region, -1 for none. tokens: ids of the text in each region, may be empty. scores: confidence of each region.
+    image_labels: most prominent first.
+    """
+
+    key: str
+    image: bytes
+    suffix: str
+    width: int
+    height: int
+    boxes: NDArray[np.uint16] = field(default_factory=lambda: np.zeros((0, 4), dtype=np.uint16))
+    labels: list[int] = field(default_factory=list)
+    tokens: list[list[int]] = field(default_factory=list)
+    scores: list[float] = field(default_factory=list)
+    image_labels: list[int] = field(default_factory=list)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardInfo:
+    """What dataset.json says of a shard: its files' stem, its pictures and regions, the bytes of its tar."""
+
+    name: str
+    samples: int
+    regions: int
+    tar_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetInfo:
+    """dataset.json. `classes`: names of the object classes, or empty. `source`: what the shards were made from."""
+
+    object_classes: int
+    ocr_classes: int
+    shards: tuple[ShardInfo, ...]
+    classes: tuple[str, ...] = ()
+    source: dict[str, Any] = field(default_factory=dict)
+    format: int = FORMAT
+
+
+def write_shard(folder: Path, name: str, samples: Iterable[Sample], *, identity: str = "") -> ShardInfo:
+    """Write NAME.tar, then NAME.parquet; killed before the second, the shard counts as not written.
+
+    identity: any text that tells whether a shard found later is the same one (see `finished_shard`).
+    Errors: RiceError for a sample that does not hold what `Sample` says; nothing is written then.
+    """
+    rows: list[dict[str, Any]] = []
+    with atomic_write(folder / f"{name}.tar", "wb") as file:
+        with tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+            for sample in samples:
+                rows.append(_row(sample) | {"offset": _append(tar, sample), "length": len(sample.image)})
+        tar_bytes = file.tell()
+        _distinct(name, rows)
+    info = ShardInfo(name=name, samples=len(rows), regions=sum(len(r["labels"]) for r in rows), tar_bytes=tar_bytes)
+    metadata = {IDENTITY_KEY: f"{tar_bytes} {identity}".encode()}
+    table = pa.Table.from_pylist(rows, schema=SCHEMA).replace_schema_metadata(metadata)
+    with atomic_path(folder / f"{name}.parquet") as path:
+        pq.write_table(table, path, compression="zstd")
+    return info
+
+
+def finished_shard(folder: Path, name: str, *, identity: str) -> ShardInfo | None:
+    """The shard where an earlier run wrote it whole with the same identity, else None."""
+    tar, sidecar = folder / f"{name}.tar", folder / f"{name}.parquet"
+    if not tar.is_file() or not sidecar.is_file():
+        return None
+    try:
+        table = pq.read_table(sidecar, columns=["labels"])
+    except (pa.ArrowException, OSError):
+        return None  # to be written anew
+    found = (table.schema.metadata or {}).get(IDENTITY_KEY, b"")
+    if found != f"{tar.stat().st_size} {identity}".encode():
+        return None
+    regions = len(table["labels"].combine_chunks().flatten())
+    return ShardInfo(name=name, samples=len(table), regions=regions, tar_bytes=tar.stat().st_size)
+
+
+def write_dataset(folder: Path, info: DatasetInfo) -> None:
+    """Write dataset.json: the last step, which makes the folder a data set."""
+    write_json(folder / DATASET, asdict(info))
+
+
+def _append(tar: tarfile.TarFile, sample: Sample) -> int:
+    """Returns the offset of the picture's bytes. Owner and time are left at zero: the same input, the same file."""
+    member = tarfile.TarInfo(f"{sample.key}.{sample.suffix}")
+    member.size = len(sample.image)
+    tar.addfile(member, io.BytesIO(sample.image))
+    stream: IO[bytes] = tar.fileobj  # type: ignore[assignment]
+    return stream.tell() - -(-member.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
+
+
+def _row(sample: Sample) -> dict[str, Any]:
+    """Errors: RiceError naming the sample and the field."""
+    boxes_R4, edges = sample.boxes, (sample.width, sample.height)
+    count = len(boxes_R4)
+    problems = {
+        "key": not _KEY.fullmatch(sample.key),
+        "suffix": not _SUFFIX.fullmatch(sample.suffix),
+        "image": not sample.image,
+        "width or height": not all(0 < edge <= MAX_EDGE for edge in edges),
+        "boxes": boxes_R4.shape != (count, 4)
+        or bool((boxes_R4[:, :2] >= boxes_R4[:, 2:]).any())
+        or bool((boxes_R4[:, 2:] > np.array(edges)).any()),
+        "labels": len(sample.labels) != count or min(sample.labels, default=0) < NO_LABEL,
+        "tokens": len(sample.tokens) != count or any(min(ids, default=0) < 0 for ids in sample.tokens),
+        "scores": len(sample.scores) != count,
+        "image_labels": min(sample.image_labels, default=0) < 0,
+    }
+    wrong = [name for name, bad in problems.items() if bad]
+    if wrong:
+        raise RiceError(f"sample {sample.key!r}: bad {', '.join(wrong)}; see rice.data.shards.Sample for what is asked")
+    return {
+        "key": sample.key,
+        "suffix": sample.suffix,
+        "width": sample.width,
+        "height": sample.height,
+        "boxes": boxes_R4.tolist(),
+        "labels": sample.labels,
+        "tokens": sample.tokens,
+        "scores": sample.scores,
+        "image_labels": sample.image_labels,
+    }
+
+
+def _distinct(name: str, rows: list[dict[str, Any]]) -> None:
+    keys = [row["key"] for row in rows]
+    if not keys:
+        raise RiceError(f"shard {name}: expected at least one sample")
+    if len(set(keys)) != len(keys):
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise RiceError(f"shard {name}: two samples have the key {twice!r}; keys must be unique")
