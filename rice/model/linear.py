@@ -105,11 +105,24 @@ def _faster(x_MD: Tensor) -> bool:
 
 
 def _multiply(x_MD: Tensor, weight_ND: Tensor, bias_N: Tensor | None) -> Tensor:
-    """x W' + b by the operator that torch.compile calls for it, too.
+    """x W' + b by oneDNN. Weights without gaps are read as they lie, by rows or by columns; gaps cost it a hundredfold.
 
-    oneDNN reads weights without gaps as they lie, by rows or by columns; with gaps it is a hundred times slower.
+    The operator is inductor's own, which takes no weights that may change: to the compiler it is a closed box.
     """
+    if torch.compiler.is_compiling():
+        boxed: Tensor = _boxed(x_MD, weight_ND, bias_N)
+        return boxed
     by_columns = weight_ND.stride(0) == 1
     weight_ND = weight_ND.t().contiguous().t() if by_columns else weight_ND.contiguous()
     y_MN: Tensor = torch.ops.mkldnn._linear_pointwise(x_MD, weight_ND, bias_N, "none", [], "")
     return y_MN
+
+
+@torch.library.custom_op("rice::multiply", mutates_args=(), device_types="cpu")
+def _boxed(x_MD: Tensor, weight_ND: Tensor, bias_N: Tensor | None) -> Tensor:
+    return _multiply(x_MD, weight_ND, bias_N)
+
+
+@_boxed.register_fake
+def _(x_MD: Tensor, weight_ND: Tensor, bias_N: Tensor | None) -> Tensor:
+    return x_MD.new_empty(len(x_MD), len(weight_ND))
