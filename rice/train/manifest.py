@@ -1,11 +1,12 @@
 """The manifest of a checkpoint: what it is, where each tensor's rows lie, the SHA-256 of every file and its own."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from rice.errors import RiceError
-from rice.files import format_bytes, read_json, safe_join, sha256_file, sha256_json, write_json
+from rice.files import atomic_write, format_bytes, read_json, safe_join, sha256_file, sha256_json
 
 NAME = "manifest.json"
 FORMAT = 1
@@ -14,7 +15,8 @@ FORMAT = 1
 def write(folder: Path, content: Mapping[str, Any]) -> None:
     """Write `content` (JSON; its "files" maps names to "bytes" and "sha256") with its own SHA-256."""
     content = {**content, "format": FORMAT}
-    write_json(folder / NAME, {**content, "sha256": sha256_json(content)})
+    with atomic_write(folder / NAME) as file:
+        file.write(_text(content, sha256_json(content)))
 
 
 def read(folder: Path) -> dict[str, Any]:
@@ -24,7 +26,8 @@ def read(folder: Path) -> dict[str, Any]:
     """
     content: dict[str, Any] = read_json(folder / NAME)
     claimed = content.pop("sha256", None) if isinstance(content, dict) else None
-    if claimed is None or claimed != sha256_json(content):
+    whole = claimed is not None and claimed == sha256_json(content)
+    if not whole or (folder / NAME).read_text(encoding="utf-8") != _text(content, claimed):
         raise RiceError(f"{folder / NAME} is damaged: it does not match its own SHA-256")
     if content["format"] != FORMAT:
         raise RiceError(f"{folder / NAME} has format {content['format']}; this version of rice reads format {FORMAT}")
@@ -66,3 +69,7 @@ def difference(saved: Any, present: Any, path: str = "") -> str | None:
                 return found
         return None
     return None if saved == present else f"{path}: saved with {saved!r}, now {present!r}"
+
+
+def _text(content: Mapping[str, Any], sha256: str) -> str:
+    return json.dumps({**content, "sha256": sha256}, indent=1, sort_keys=True, ensure_ascii=False) + "\n"

@@ -20,10 +20,13 @@ from rice.files import (
     atomic_write,
     format_bytes,
     leftovers,
+    publish_folder,
     read_json,
+    remove_folder,
     safe_join,
     sha256_file,
     sha256_json,
+    temporary_folder,
     write_json,
 )
 
@@ -148,3 +151,42 @@ def test_hashes_are_the_standard_ones(tmp_path: Path) -> None:
 )
 def test_sizes_read_well(count: int, text: str) -> None:
     assert format_bytes(count) == text
+
+
+def test_a_shared_folder_appears_whole_and_never_replaces_another(tmp_path: Path) -> None:
+    path = tmp_path / "step"
+    for content in ("first", "second"):
+        temporary = temporary_folder(path)
+        (temporary / "file").write_text(content)
+        assert leftovers(path) == [temporary]
+        if content == "first":
+            publish_folder(temporary, path)
+        else:
+            with pytest.raises(OSError, match="not empty"):
+                publish_folder(temporary, path)
+    assert (path / "file").read_text() == "first"
+
+
+def test_a_killed_removal_leaves_the_folder_whole_or_hidden(tmp_path: Path) -> None:
+    path = tmp_path / "step"
+    code = (
+        "import sys; from pathlib import Path; from rice.files import remove_folder; remove_folder(Path(sys.argv[1]))"
+    )
+    names = {f"{number:04d}" for number in range(4000)}
+    hidden = 0
+    for attempt in range(4):
+        path.mkdir(exist_ok=True)
+        for name in names:
+            (path / name).touch()
+        process = subprocess.Popen([sys.executable, "-c", code, str(path)])
+        while path.exists() and process.poll() is None:
+            time.sleep(0.0005)
+        time.sleep(0.002 * attempt)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        assert not path.exists() or set(os.listdir(path)) == names
+        hidden += bool(leftovers(path))
+        for left in leftovers(path):
+            remove_folder(left)
+    assert hidden, "no kill fell inside a removal"
+    assert os.listdir(tmp_path) == []

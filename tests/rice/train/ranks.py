@@ -39,7 +39,9 @@ def report(*words: Any) -> None:
 class Ranks:
     """`world` running ranks of one run; in the parent. Results and reports come over a pipe each."""
 
-    def __init__(self, world: int, target: Callable[..., Any], *arguments: Any, join: bool = True) -> None:
+    def __init__(
+        self, world: int, target: Callable[..., Any], *arguments: Any, join: bool = True, **named: Any
+    ) -> None:
         """join: whether a gloo group is formed for the target; else it finds torchrun's variables and forms its own."""
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(PRELOADED)
@@ -52,24 +54,27 @@ class Ranks:
         for rank in range(world):
             mine, theirs = context.Pipe(duplex=False)
             name = (target.__module__, target.__name__)
-            process = context.Process(target=_rank, args=(rank, world, meeting, port, theirs, name, arguments))
+            process = context.Process(target=_rank, args=(rank, world, meeting, port, theirs, name, arguments, named))
             process.start()
             theirs.close()
             self._pipes.append(mine)
             self.processes.append(process)
 
     def kill(self) -> None:
-        """SIGKILL to all, at once; returns when none is left."""
+        """SIGKILL to all, at once; returns when none is left and all that they had reported is heard."""
         for process in self.processes:
             process.kill()
         for process in self.processes:
             process.join()
+        while self._listen(0):
+            pass
 
     def wait_for(self, *words: Any, timeout: float = 60) -> None:
-        """Until some rank has reported `words`, or all have ended."""
+        """Until some rank has reported something that begins with `words`. No rank may end before."""
         end = time.monotonic() + timeout
-        while words not in self.reports and self._listen(0.01):
-            assert time.monotonic() < end, f"no rank reported {words}; heard {self.reports[-5:]}"
+        while not any(heard[: len(words)] == words for heard in self.reports):
+            waits = self._listen(0.01) and time.monotonic() < end
+            assert waits, f"nobody reported {words}: {self.reports[-5:]} {self._results}"
 
     def results(self, timeout: float = 60) -> list[Any]:
         """Each rank's return value; the first failure's traceback as an AssertionError; no rank may hang."""
@@ -112,6 +117,7 @@ def _rank(
     pipe: Connection,
     name: tuple[str, str],
     arguments: tuple[Any, ...],
+    named: dict[str, Any],
 ) -> None:
     global _report
     _report = pipe
@@ -126,7 +132,7 @@ def _rank(
         if meeting:
             dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=world)
         target = getattr(importlib.import_module(name[0]), name[1])
-        pipe.send(("returned", target(*arguments)))
+        pipe.send(("returned", target(*arguments, **named)))
     except BaseException:
         pipe.send(("raised", traceback.format_exc()))
     finally:
