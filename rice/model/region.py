@@ -1,6 +1,7 @@
 """Region Transformer layers (section 3.2, eq. 2) and the network that ends in them: RICE.
 
-Shapes: B images, N regions, T tokens that regions may see (the h*w patches), D width, H heads, K channels per head.
+Shapes: B images, N regions, T tokens that regions may see (the h*w patches), D width, H heads, K channels per head;
+M = B*N and R = N*H where a product takes them as its rows.
 Published nowhere; what the paper leaves open is decided here: a region's query is the picture's class token, it sees
 the patches whose cells its box overlaps, two layers follow the tower, and the tower's own post-norm ends both ways.
 """
@@ -38,11 +39,13 @@ class RegionConfig:
     query: Query = "cls"
 
     def __post_init__(self) -> None:
-        """Errors: RiceError for negative numbers and unknown queries."""
+        """Errors: RiceError for negative numbers, unknown queries, and a learned one without layers."""
         if self.layers < 0 or self.heads < 0:
             raise RiceError(f"expected layers >= 0 and heads >= 0, got layers={self.layers}, heads={self.heads}")
         if self.query not in _QUERIES:
             raise RiceError(f"expected a query of {', '.join(_QUERIES)}, got {self.query!r}")
+        if self.query == "learned" and self.layers == 0:
+            raise RiceError("expected at least one region layer with query='learned': alone it looks at no picture")
 
 
 def region_visibility(boxes_BN4: Tensor, grid: Grid, patch: int) -> Tensor:
@@ -121,14 +124,15 @@ class RegionLayer(nn.Module):
 
     def _absorbed(self, q_BND: Tensor, tokens_BTD: Tensor, visible_BNT: Tensor) -> Tensor:
         """The same sums in another order: (q Wk) x' for q (x Wk')', and (a x) Wv' for a (x Wv'); no T x D product."""
-        batch, regions, width = q_BND.shape
-        q_HMK = (q_BND * self.head_dim**-0.5).view(-1, self.heads, self.head_dim).transpose(0, 1)
+        (batch, regions, width), tokens = q_BND.shape, tokens_BTD.shape[1]
+        q_HMK = (q_BND * self.head_dim**-0.5).view(-1, self.heads, self.head_dim).transpose(0, 1)  # M = B * N
         key_HKD, value_HKD = (part.weight.view(self.heads, self.head_dim, width) for part in (self.key, self.value))
-        asked_BXD = products(q_HMK, key_HKD).transpose(0, 1).reshape(batch, -1, width)  # X = N * H
-        scores_BXT = products(asked_BXD, tokens_BTD.transpose(1, 2))
-        scores_BNHT = scores_BXT.view(batch, regions, self.heads, -1).masked_fill(~visible_BNT[:, :, None], -torch.inf)
-        weights_BXT = softmax(scores_BNHT, dim=-1).to(scores_BXT.dtype).flatten(1, 2)
-        seen_HMD = products(weights_BXT, tokens_BTD).view(-1, self.heads, width).transpose(0, 1)
+        asked_BRD = products(q_HMK, key_HKD).transpose(0, 1).reshape(batch, regions * self.heads, width)
+        scores_BRT = products(asked_BRD, tokens_BTD.transpose(1, 2))
+        scores_BNHT = scores_BRT.view(batch, regions, self.heads, tokens)
+        scores_BNHT = scores_BNHT.masked_fill(~visible_BNT[:, :, None], -torch.inf)
+        weights_BRT = softmax(scores_BNHT, dim=-1).to(scores_BRT.dtype).flatten(1, 2)
+        seen_HMD = products(weights_BRT, tokens_BTD).view(-1, self.heads, width).transpose(0, 1)
         y_HMK = products(seen_HMD, value_HKD.transpose(1, 2))
         return y_HMK.transpose(0, 1).reshape_as(q_BND) + self.value.bias  # the weights of a region sum to 1
 
@@ -226,7 +230,8 @@ class RiceModel(nn.Module):
 
 
 def _as_map(tokens_BTD: Tensor, grid: Grid) -> Tensor:
-    return tokens_BTD.transpose(1, 2).reshape(len(tokens_BTD), -1, *grid)
+    batch, _, width = tokens_BTD.shape
+    return tokens_BTD.transpose(1, 2).reshape(batch, width, *grid)
 
 
 def roi_mean(maps_BDhw: Tensor, boxes_BN4: Tensor, patch: int) -> Tensor:
@@ -239,4 +244,4 @@ def roi_mean(maps_BDhw: Tensor, boxes_BN4: Tensor, patch: int) -> Tensor:
     image_R1 = torch.arange(batch, device=boxes_BN4.device).repeat_interleave(regions)[:, None]
     rois_R5 = torch.cat([image_R1, boxes_BN4.flatten(0, 1)], dim=1).to(maps_BDhw)
     pooled_RD11: Tensor = roi_align(maps_BDhw, rois_R5, output_size=1, spatial_scale=1 / patch, aligned=True)
-    return pooled_RD11.view(batch, regions, -1)
+    return pooled_RD11.view(batch, regions, maps_BDhw.shape[1])
