@@ -1,0 +1,88 @@
+"""The ranks of a run: torchrun's, or one alone. The same code serves both."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from rice.errors import RiceError
+
+
+@dataclass(frozen=True)
+class World:
+    """This process among its run's."""
+
+    rank: int
+    size: int
+    device: torch.device
+
+    @property
+    def leads(self) -> bool:
+        """Whether this rank writes and speaks for all."""
+        return self.rank == 0
+
+    def total(self, *values: float) -> list[float]:
+        """Each value summed over all ranks; every rank gets the sums. Waits for the device, so on the CPU's group."""
+        summed = torch.tensor(values, dtype=torch.float64)
+        dist.all_reduce(summed)
+        return summed.tolist()
+
+
+@contextlib.contextmanager
+def join(device: str = "auto") -> Iterator[World]:
+    """Join torchrun's group, or form a group of one; leave it at the end. An outer group is used and left alone.
+
+    Errors: RiceError for a device that is not there.
+    """
+    chosen = _device(device)
+    if dist.is_initialized():
+        yield World(dist.get_rank(), dist.get_world_size(), chosen)
+        return
+    # Tensors on the CPU go by gloo even in a run on GPUs: counts, and the copies that checkpoints are written from.
+    backend = "cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo"
+    if "RANK" in os.environ and "WORLD_SIZE" in os.environ:
+        dist.init_process_group(backend)
+    else:
+        dist.init_process_group(backend, store=torch._C._distributed_c10d.HashStore(), rank=0, world_size=1)
+    try:
+        yield World(dist.get_rank(), dist.get_world_size(), chosen)
+    finally:
+        dist.destroy_process_group()
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise RiceError(f"no device {name!r}; expected auto, cpu or cuda") from error
+    if device.type != "cuda":
+        return device
+    if not torch.cuda.is_available():
+        raise RiceError(f"--machine.device {name}: torch finds no GPU here; use cpu, or mend the driver")
+    if device.index is None:
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    torch.cuda.set_device(device)
+    return device
+
+
+class Later:
+    """Numbers on their way from the device: reading them waits for their own copy, not for what was queued since."""
+
+    def __init__(self, values: Tensor) -> None:
+        self._values = values.detach().to("cpu", non_blocking=True)
+        self._copied: torch.cuda.Event | None = None
+        if values.device.type == "cuda":
+            self._copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            self._copied.record()
+
+    def read(self) -> list[float]:
+        """The numbers."""
+        if self._copied is not None:
+            self._copied.synchronize()
+        return [float(value) for value in self._values.tolist()]
