@@ -9,7 +9,12 @@ from tyro.conf import Positional
 
 from rice.encoders import registry
 from rice.encoders.cost import cost
+from rice.encoders.load import split
+from rice.encoders.rice import REGION, beside
+from rice.encoders.spec import EncoderReference
+from rice.encoders.weights import PUBLISHED, plain
 from rice.encoders.zoo import Entry, entries
+from rice.errors import RiceError
 
 
 def encoders(pattern: Positional[str] = "*", *, json: bool = False) -> None:
@@ -37,20 +42,43 @@ def export(
     to: Path,
     weights: str = "default",
     allow_pickle: bool = False,
+    keep_region: bool = False,
 ) -> None:
     """Write an encoder as a folder that transformers.AutoModel.from_pretrained(DIR) loads, in safetensors.
+
+    Region layers of a RICE that was trained here are dropped, as its published form has none, unless they are kept.
 
     Args:
         encoder: Zoo name, rice:PATH, hf:REPO_OR_PATH or open_clip:ARCH/TAG; see `rice encoders`.
         to: Folder to write; must not exist.
         weights: "default" (the published ones), "none" (random) or a local path.
         allow_pickle: Read tensors out of pickled checkpoints too; nothing in them is executed.
+        keep_region: Keep trained region layers of rice:DIR in region.safetensors, for `rice regions`.
     """
     from rice.encoders.export import export as write
     from rice.encoders.load import load_encoder
 
-    write(load_encoder(encoder, weights=weights, allow_pickle=allow_pickle), to)
+    region = region_file(encoder, weights) if keep_region else None
+    write(load_encoder(encoder, weights=weights, allow_pickle=allow_pickle), to, region=region)
     print(to)  # noqa: T201
+
+
+def region_file(encoder: str, weights: str = PUBLISHED) -> Path:
+    """The trained region layers that lie beside the weights of `rice:DIR`. Imports no torch.
+
+    Errors: RiceError where there are none, or `weights` are not the folder's own.
+    """
+    name = EncoderReference.parse(encoder).name
+    source, target = split(name)
+    if plain(weights) != PUBLISHED:
+        raise RiceError(f"region layers belong to the weights they were trained with: leave out weights={weights}")
+    file = beside(target, REGION) if source == "rice" else None
+    if file is None:
+        raise RiceError(
+            f"{encoder} has no trained region layers: expected rice:DIR with {REGION} in it, as `rice train` writes it "
+            "and `rice export --keep-region` keeps it"
+        )
+    return file
 
 
 def _facts(entry: Entry) -> dict[str, Any]:

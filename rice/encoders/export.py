@@ -13,13 +13,13 @@ from transformers.models.auto.modeling_auto import MODEL_MAPPING_NAMES
 
 from rice.encoders.base import Encoder
 from rice.encoders.hf_config import CONFIG, PROCESSOR
-from rice.encoders.spec import EncoderSpec
+from rice.encoders.processor import processor_json
 from rice.errors import RiceError
 from rice.files import atomic_folder, write_json
 from rice.model import checkpoint
+from rice.model.region_checkpoint import attach, save_region
 from rice.model.vit import ViT
 
-_RESAMPLE = {"lanczos": 1, "bilinear": 2, "bicubic": 3}  # PIL's numbers, as processor files write them
 _EXPORTABLE = "our own ViT, towers of transformers that AutoModel knows, and plain open_clip ViTs"
 _OPEN_CLIP_NAMES = {
     "class_embedding": "embeddings.class_embedding",
@@ -38,9 +38,10 @@ _OPEN_CLIP_MODULES = {
 }
 
 
-def export(encoder: Encoder, to: Path) -> None:
+def export(encoder: Encoder, to: Path, *, region: Path | None = None) -> None:
     """Write config.json, model.safetensors and preprocessor_config.json into the new folder `to`, all or nothing.
 
+    `region`: a file of region layers (`rice.model.region_checkpoint`) that is kept beside them.
     The processor makes pictures of the encoder's size. An open_clip tower keeps its hidden states and its pooled class
     token; CLIPVisionModel leaves the norm of the patches (`post_layernorm`) to its user, where open_clip applies it.
     Errors: RiceError when `to` exists and is not an empty folder, or transformers has no class for this tower.
@@ -48,61 +49,18 @@ def export(encoder: Encoder, to: Path) -> None:
     if to.exists() and (not to.is_dir() or any(to.iterdir())):
         raise RiceError(f"expected a new or empty folder as --to, {to} exists; name another one or remove it")
     tower = _transformers_tower(encoder)
+    model = None if region is None else attach(tower, region)
     with atomic_folder(to) as folder:
         if isinstance(tower, ViT):
             checkpoint.save(tower, folder, image_size=encoder.spec.native_size)
+            if model is not None:
+                save_region(model, folder)
         else:
             tower.save_pretrained(folder)
             for weights in folder.glob("*.safetensors"):  # which safetensors lets nobody else read
                 weights.chmod((folder / CONFIG).stat().st_mode)
         model_type = "" if isinstance(tower, ViT) else tower.config.model_type
         write_json(folder / PROCESSOR, processor_json(encoder.spec, model_type))
-
-
-def processor_json(spec: EncoderSpec, model_type: str = "") -> dict[str, Any]:
-    """The preprocessor_config.json of a spec, which transformers' AutoImageProcessor reads.
-
-    `model_type`: the tower's; NaFlex and Qwen2.5-ViT take patches, and have processors that cut them.
-    """
-    facts = {
-        "do_convert_rgb": True,
-        "do_resize": True,
-        "resample": _RESAMPLE[spec.preprocessing.interpolation],
-        "do_rescale": True,
-        "rescale_factor": 1 / 255,
-        "do_normalize": True,
-        "image_mean": list(spec.mean),
-        "image_std": list(spec.std),
-    }
-    size, patch = spec.native_size, spec.patch
-    if model_type == "siglip2_vision_model":
-        return facts | {
-            "image_processor_type": "Siglip2ImageProcessor",
-            "patch_size": patch,
-            "max_num_patches": (size // patch) ** 2,
-        }
-    if model_type == "qwen2_5_vl_vision":
-        return facts | {
-            "image_processor_type": "Qwen2VLImageProcessor",
-            "patch_size": patch,
-            "merge_size": spec.size_multiple // patch,
-            "size": {"shortest_edge": size**2, "longest_edge": size**2},  # bounds of the area
-        }
-    return facts | _square(spec)
-
-
-def _square(spec: EncoderSpec) -> dict[str, Any]:
-    size, shortest = spec.native_size, spec.preprocessing.resize == "shortest"
-    edge = round(size / spec.preprocessing.crop_fraction)
-    kind = "CLIPImageProcessor" if shortest else "SiglipImageProcessor"
-    if spec.preprocessing.backend == "torchvision-float":
-        kind = "DINOv3ViTImageProcessor"
-    return {
-        "image_processor_type": kind,
-        "size": {"shortest_edge": edge} if shortest else {"height": edge, "width": edge},
-        "do_center_crop": shortest,
-        "crop_size": {"height": size, "width": size},
-    }
 
 
 def _transformers_tower(encoder: Encoder) -> Any:

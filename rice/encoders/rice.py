@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from rice.encoders.base import Features
     from rice.encoders.loaded import Loaded
 
+REGION = "region.safetensors"
+"""Trained region layers; see `rice.model.region_checkpoint`."""
 _FAMILY = FAMILIES["mlcd_vision_model"]
 
 
@@ -108,25 +110,26 @@ def read_config(target: str) -> ViTConfig:
     Without one the shapes of the tensors state all but the size. Errors: RiceError when the target is not there or
     holds another architecture.
     """
-    file = _find(target, CONFIG)
+    file = beside(target, CONFIG)
     return _config_of_header(target) if file is None else from_json(_object(file), origin=str(file))
 
 
 def _states_size(target: str) -> bool:
-    file = _find(target, CONFIG)
+    file = beside(target, CONFIG)
     content = {} if file is None else _object(file)
     return bool(content.get("vision_config", content).get("image_size"))
 
 
 def _processor(target: str) -> ProcessorFacts:
-    file = _find(target, PROCESSOR)
+    file = beside(target, PROCESSOR)
     if file is not None:
         return read_processor(_object(file), _FAMILY, file)
     note = f"no {PROCESSOR}: CLIP's mean, std and resizing, as MLCD and RICE were published"
     return ProcessorFacts(_FAMILY.mean, _FAMILY.std, _FAMILY.preprocessing, None, note)
 
 
-def _find(target: str, name: str) -> Path | None:
+def beside(target: str, name: str) -> Path | None:
+    """The file `name` in the folder or repository that `rice:target` names, or beside its weights file, if any."""
     source = place(target)
     if source.kind == "hub":
         return find(source.place, name)

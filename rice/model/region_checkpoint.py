@@ -1,0 +1,125 @@
+"""Trained region layers on disk: `region.safetensors` beside the published form of their tower.
+
+The file's metadata hold the RegionConfig as JSON. A folder without it is still a whole encoder, which is why exports
+may drop it: dense features need no region layers.
+"""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from rice.encoders import rice as folders
+from rice.encoders.hf_config import PROCESSOR
+from rice.encoders.processor import processor_json
+from rice.encoders.rice import REGION
+from rice.encoders.spec import EncoderSpec
+from rice.errors import RiceError
+from rice.files import atomic_path, write_json
+from rice.model import checkpoint
+from rice.model.names import shortened
+from rice.model.region import RegionConfig, RiceModel
+from rice.model.vit import ViT
+
+_KEY = "region_config"
+_TOWER = "vit."
+
+
+def save_rice(model: RiceModel | ViT, folder: Path, *, image_size: int | None = None, keep_region: bool = True) -> None:
+    """Write a tower as `rice:FOLDER` and transformers load it, and its region layers unless they shall be dropped.
+
+    `image_size`: pixels that the configuration shall state, where they are not the tower's own; pictures are prepared
+    for it as MLCD's and RICE's published ones are. Every file is whole or absent; the folder may hold others.
+    """
+    vit = model.vit if isinstance(model, RiceModel) else model
+    size = image_size or vit.config.image_size
+    checkpoint.save(vit, folder, image_size=size)
+    write_json(folder / PROCESSOR, processor_json(_published_spec(vit, size)))
+    if keep_region and isinstance(model, RiceModel):
+        save_region(model, folder)
+
+
+def save_region(model: RiceModel, folder: Path) -> None:
+    """Write the region layers alone into `folder`."""
+    own = {name: value for name, value in model.state_dict().items() if not name.startswith(_TOWER)}
+    tensors = {name: value.detach().cpu().contiguous() for name, value in own.items()}
+    facts = json.dumps(dataclasses.asdict(model.region_config), sort_keys=True)
+    with atomic_path(folder / REGION) as file:
+        save_file(tensors, file, metadata={"format": "pt", _KEY: facts})
+
+
+def load_vit(folder: Path) -> ViT:
+    """The tower of a folder in any published form, fp32. Errors: RiceError, as `rice.encoders.rice.load`."""
+    return cast(ViT, folders.load(str(folder)).module)
+
+
+def load_rice(folder: Path) -> RiceModel:
+    """The tower of a folder with its trained region layers, fp32, in evaluation mode.
+
+    Errors: RiceError where it is no tower, has no region layers, or has those of another one.
+    """
+    file = folder / REGION
+    if not file.is_file():
+        raise RiceError(
+            f"{folder} holds no trained region layers: expected {REGION}, which training writes and "
+            "`rice export --keep-region` keeps"
+        )
+    return attach(load_vit(folder), file)
+
+
+def attach(vit: ViT, file: Path) -> RiceModel:
+    """`vit` with the region layers of `file`. Errors: RiceError that names the file and what is wrong with it."""
+    config, tensors = _read(file)
+    with torch.device("meta"):
+        model = RiceModel(vit.config, config)
+    model.vit = vit
+    expected = {name: value.shape for name, value in model.state_dict().items() if not name.startswith(_TOWER)}
+    wrong = list(expected.keys() ^ tensors.keys())
+    wrong += [name for name in expected.keys() & tensors.keys() if expected[name] != tensors[name].shape]
+    if wrong:
+        raise RiceError(
+            f"{file} does not fit its tower of width {vit.config.width}: {len(wrong)} tensors missing, unexpected or "
+            f"mis-shaped ({shortened(sorted(wrong))}); take both from one training"
+        )
+    values = {name: value.float() for name, value in tensors.items()}
+    model.load_state_dict(values | {_TOWER + name: value for name, value in vit.state_dict().items()}, assign=True)
+    return model.eval()
+
+
+def _read(file: Path) -> tuple[RegionConfig, dict[str, Tensor]]:
+    try:
+        with safe_open(file, framework="pt", device="cpu") as content:
+            facts = json.loads((content.metadata() or {}).get(_KEY, "null"))
+            tensors = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError) as error:
+        raise RiceError(f"{file} is not a readable file of region layers: {error}") from error
+    config = _config(facts, file)
+    if config.layers > len(tensors):  # before a network of any size is built for it
+        raise RiceError(f"{file} states {config.layers} region layers and holds {len(tensors)} tensors; it is damaged")
+    return config, tensors
+
+
+def _config(facts: Any, file: Path) -> RegionConfig:
+    kinds = {"layers": int, "heads": int, "query": str}
+    fits = isinstance(facts, dict) and facts.keys() == kinds.keys()
+    if not fits or any(type(facts[name]) is not kind for name, kind in kinds.items()):
+        raise RiceError(f"{file}: expected {', '.join(kinds)} as its metadata's {_KEY}, got {facts!r}")
+    return RegionConfig(**facts)
+
+
+def _published_spec(vit: ViT, size: int) -> EncoderSpec:
+    """What of a spec a processor file states: the mean, standard deviation and resizing of the published towers."""
+    config = vit.config
+    return EncoderSpec(
+        name="rice",
+        source="rice",
+        patch=config.patch,
+        size_multiple=config.patch,
+        width=config.width,
+        native_size=size,
+    )
