@@ -1,5 +1,6 @@
 """What the ranks of test_state.py do. K rows of the class-sharded part."""
 
+import dataclasses
 import errno
 import resource
 import time
@@ -187,6 +188,35 @@ def slow_rank(folder: Path, gate: Path) -> None:
         pass
     assert saved.step == 1
     assert same(gathered(loaded(checkpoints)[1]), full_state(1))
+
+
+class Late:
+    """A save that this rank hears of some polls after the others."""
+
+    def __init__(self, written: Any, polls: int) -> None:
+        self.result, self._done, self._polls = written.result, written.done, polls
+
+    def done(self) -> bool:
+        self._polls -= 1
+        return self._polls < 0 and bool(self._done())
+
+
+def same_step(folder: Path) -> int:
+    """The step at which this rank sees the save complete, while training's own collectives go on."""
+    checkpoints = Checkpoints(folder, identity=IDENTITY)
+    checkpoints.save(1, on_ranks(full_state(1)), FACTS)
+    assert checkpoints._pending is not None
+    checkpoints._pending.written.result()
+    if dist.get_rank() == 1:
+        checkpoints._pending = dataclasses.replace(
+            checkpoints._pending,
+            written=Late(checkpoints._pending.written, 5),  # type: ignore[arg-type]
+        )
+    for step in range(20):
+        if checkpoints.poll() is not None:
+            return step
+        dist.all_reduce(torch.ones(1))
+    raise AssertionError("never complete")
 
 
 def clean(folder: Path) -> bool:

@@ -219,6 +219,10 @@ def test_no_rank_waits_at_a_step_for_a_slow_writer_and_none_is_done_before_it(tm
     run(2, targets.slow_rank, tmp_path / "checkpoints", tmp_path / "gate")
 
 
+def test_all_ranks_see_a_save_complete_at_the_same_step(tmp_path: Path, run: Run) -> None:
+    assert run(2, targets.same_step, tmp_path) == [5, 5]
+
+
 def test_leftovers_are_removed_at_the_next_start_by_the_first_rank_only(folder: Path, run: Run) -> None:
     for name in (".step-00000003.abc.tmp", ".step-00000001.x.tmp", ".notes.tmp", "step-notes"):
         (folder / name).mkdir()
