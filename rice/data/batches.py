@@ -102,8 +102,7 @@ def training_view(record: Record, config: StreamConfig, draws: Draws) -> View:
 
 def whole_view(record: Record, config: StreamConfig) -> View:
     """The whole picture with every region, in the order of the shard; of a text, the first M distinct ids."""
-    distinct = (list(dict.fromkeys(ids.tolist())) for ids in record.tokens)
-    tokens = [pad(np.array(ids, dtype=np.int64), config.positives) for ids in distinct]
+    tokens = [np.array(list(dict.fromkeys(ids.tolist()))[: config.positives], dtype=np.int64) for ids in record.tokens]
     every_R = np.arange(len(record.boxes))
     crop = Crop(0, 0, record.width, record.height)
     return _view(record, config, crop, False, every_R, tokens, max(len(every_R), 1))
@@ -119,7 +118,8 @@ def _view(
     if len(chosen):
         boxes_N4[: len(chosen)] = through_crop(record.boxes[chosen].astype(np.float64), crop, config.size, flip)
         labels_N[: len(chosen)] = record.labels[chosen]
-        tokens_NM[: len(chosen)] = tokens
+    for slot, ids in enumerate(tokens):
+        tokens_NM[slot, : len(ids)] = ids
     image_labels_I = pad(record.image_labels.astype(np.int64), config.image_positives)
     return View((record.width, record.height), crop, flip, boxes_N4, labels_N, tokens_NM, image_labels_I)
 

@@ -108,12 +108,12 @@ def balanced(count: int, wanted: int, draws: Draws) -> Indices:
     return np.concatenate([order, repeats])
 
 
-def draw_positives(tokens: NDArray[np.int64], wanted: int, draws: Draws) -> Indices:
-    """(wanted,) distinct ids of `tokens`, drawn where there are more, padded with -1 where there are fewer."""
-    distinct = np.unique(tokens)
-    uniforms = draws.uniform(len(distinct))
-    chosen = distinct[np.argsort(uniforms, kind="stable")][:wanted]
-    return pad(chosen, wanted)
+def draw_positives(tokens: NDArray[np.int32], wanted: int, draws: Draws) -> Indices:
+    """At most `wanted` distinct ids of `tokens`, drawn where there are more. No number is drawn for no token."""
+    if not len(tokens):
+        return np.zeros(0, dtype=np.int64)
+    distinct = np.unique(tokens).astype(np.int64)
+    return distinct[np.argsort(draws.uniform(len(distinct)), kind="stable")][:wanted]
 
 
 def pad(values: NDArray[np.int64], length: int) -> Indices:
