@@ -7,6 +7,7 @@ beside this one (the server finds it by name), called as `target(*arguments)` af
 import importlib
 import multiprocessing
 import os
+import pickle
 import socket
 import sys
 import tempfile
@@ -33,7 +34,7 @@ _report: Connection | None = None
 def report(*words: Any) -> None:
     """In a rank: tell the parent how far this is, e.g. report("step", 7)."""
     if _report is not None:
-        _report.send(("report", words))
+        _send(_report, "report", words)
 
 
 class Ranks:
@@ -50,6 +51,7 @@ class Ranks:
         self._pipes: list[Connection] = []
         self.processes = []
         meeting = tempfile.mktemp(prefix="ranks-") if join else ""
+        self._meeting = Path(meeting) if join else None
         port = _free_port()
         for rank in range(world):
             mine, theirs = context.Pipe(duplex=False)
@@ -68,15 +70,17 @@ class Ranks:
             process.join()
         while self._listen(0):
             pass
+        if self._meeting is not None:
+            self._meeting.unlink(missing_ok=True)
 
-    def wait_for(self, *words: Any, timeout: float = 60) -> None:
+    def wait_for(self, *words: Any, timeout: float = 120) -> None:
         """Until some rank has reported something that begins with `words`. No rank may end before."""
         end = time.monotonic() + timeout
         while not any(heard[: len(words)] == words for heard in self.reports):
             waits = self._listen(0.01) and time.monotonic() < end
             assert waits, f"nobody reported {words}: {self.reports[-5:]} {self._results}"
 
-    def results(self, timeout: float = 60) -> list[Any]:
+    def results(self, timeout: float = 120) -> list[Any]:
         """Each rank's return value; the first failure's traceback as an AssertionError; no rank may hang."""
         end = time.monotonic() + timeout
         while self._listen(0.05):
@@ -98,8 +102,8 @@ class Ranks:
         for pipe in ready:
             rank = self._pipes.index(pipe)
             try:
-                kind, value = pipe.recv()
-            except EOFError:
+                kind, value = pickle.loads(pipe.recv_bytes())
+            except (EOFError, OSError):  # ended, or killed inside a message
                 pipe.close()
                 continue
             if kind == "report":
@@ -132,11 +136,15 @@ def _rank(
         if meeting:
             dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=world)
         target = getattr(importlib.import_module(name[0]), name[1])
-        pipe.send(("returned", target(*arguments, **named)))
+        _send(pipe, "returned", target(*arguments, **named))
     except BaseException:
-        pipe.send(("raised", traceback.format_exc()))
+        _send(pipe, "raised", traceback.format_exc())
     finally:
         pipe.close()
+
+
+def _send(pipe: Connection, kind: str, value: Any) -> None:
+    pipe.send_bytes(pickle.dumps((kind, value)))  # a connection's own pickling passes tensors by their sender's memory
 
 
 def _free_port() -> int:

@@ -11,6 +11,8 @@ import torch
 import torch.distributed as dist
 from ranks import report
 from torch import Tensor
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict, set_state_dict
+from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, Shard, init_device_mesh
 
 from rice.errors import RiceError
@@ -54,9 +56,12 @@ def on_ranks(full: dict[str, Any]) -> dict[str, Any]:
 
 
 def gathered(state: Any) -> Any:
+    """A copy, whole on every rank."""
     if isinstance(state, dict):
         return {name: gathered(value) for name, value in state.items()}
-    return state.full_tensor() if isinstance(state, DTensor) else state
+    if isinstance(state, DTensor):
+        state = state.full_tensor()
+    return state.clone() if isinstance(state, Tensor) else state
 
 
 def spoil(state: Any) -> None:
@@ -188,6 +193,43 @@ def slow_rank(folder: Path, gate: Path) -> None:
         pass
     assert saved.step == 1
     assert same(gathered(loaded(checkpoints)[1]), full_state(1))
+
+
+def fsdp2(folder: Path, step: int) -> dict[str, Any]:
+    """A module over all ranks (one rank: plain tensors) takes over step - 1 where there is one, trains, saves `step`.
+
+    Returns the state that was taken over and the one that was saved, whole.
+    """
+    torch.manual_seed(step)
+    module = torch.nn.Sequential(torch.nn.Linear(5, 7), torch.nn.Linear(7, 3))
+    if dist.get_world_size() > 1:
+        fully_shard(module, mesh=init_device_mesh("cpu", (dist.get_world_size(),)))
+    optimiser = torch.optim.AdamW(module.parameters(), lr=0.1 / step, betas=(0.9, 0.98))
+    checkpoints = Checkpoints(folder, identity=IDENTITY)
+    flat = StateDictOptions(flatten_optimizer_state_dict=True)
+
+    def state() -> dict[str, Any]:
+        model, optimiser_state = get_state_dict(module, optimiser, options=flat)
+        return {"model": model, "optimiser": optimiser_state}
+
+    before = state()
+    saved = checkpoints.latest()
+    if saved is not None:
+        checkpoints.load(saved, before)
+        set_state_dict(
+            module,
+            optimiser,
+            model_state_dict=before["model"],
+            optim_state_dict=before["optimiser"],
+            options=flat,
+        )
+        before = gathered(state())
+    module(torch.randn(4, 5)).square().sum().backward()
+    optimiser.step()
+    after = state()
+    checkpoints.save(step, after, FACTS)
+    checkpoints.finish()
+    return {"before": before if saved is not None else None, "after": gathered(after)}
 
 
 class Late:

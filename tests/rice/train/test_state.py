@@ -37,7 +37,9 @@ def alone() -> Iterator[None]:
 def two_steps(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Steps 1 and 2, written by two ranks; to be copied before use."""
     folder = tmp_path_factory.mktemp("two") / "checkpoints"
-    Ranks(2, targets.save, folder, 1, 2).results()
+    ranks = Ranks(2, targets.save, folder, 1, 2)
+    ranks.results()
+    ranks.kill()
     return folder
 
 
@@ -51,6 +53,17 @@ def test_two_one_three_and_four_ranks_hand_on_the_same_bits(tmp_path: Path, run:
     run(2, targets.save, tmp_path, 1, classes=classes)
     for world in (1, 3, 4, 2):
         run(world, targets.hand_on, tmp_path, classes)
+
+
+def test_a_sharded_module_and_its_optimiser_go_on_with_the_same_bits(tmp_path: Path, run: Run) -> None:
+    saved = None
+    for step, world in enumerate((2, 1, 3), 1):
+        found = run(world, targets.fsdp2, tmp_path, step)
+        for rank in found:
+            assert saved is None or targets.same(rank["before"], saved)
+        saved = found[0]["after"]
+    assert saved is not None
+    assert any(name.endswith("exp_avg_sq") and value.any() for name, value in saved["optimiser"].items())
 
 
 def test_twenty_random_kills_leave_the_old_checkpoint_or_the_new_one(tmp_path: Path, start: Callable[..., Any]) -> None:
