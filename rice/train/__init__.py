@@ -1,0 +1,1 @@
+"""Training RICE (section 4.1): recipes, the loop, checkpoints, metrics."""

@@ -1,0 +1,104 @@
+"""What the ranks of test_loop.py do: whole runs of a small tower on two shards of small pictures."""
+
+import io
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from ranks import report
+
+from rice.data.shards import DatasetInfo, Sample, write_dataset, write_shard
+from rice.data.stream import StreamConfig
+from rice.loss import ClusterLoss
+from rice.model.config import ViTConfig
+from rice.model.region import RegionConfig
+from rice.train import config as configs
+from rice.train import loop
+from rice.train.build import run
+from rice.train.config import MachineConfig, OptimiserConfig, TrainConfig
+
+SAMPLES, CLASSES, TOKENS = 20, 7, 11
+configs.TOWERS |= {"test": ViTConfig(width=16, depth=2, heads=2, patch=8, image_size=32)}  # type: ignore[operator]
+
+
+def sample(index: int, corrupt: bool = False) -> Sample:
+    """Pictures of noise; one in five without regions, object and text regions in the others."""
+    draws = np.random.default_rng(index)
+    height, width = draws.integers(40, 64, 2).tolist()
+    file = io.BytesIO()
+    Image.fromarray(draws.integers(0, 256, (height, width, 3), dtype=np.uint8)).save(file, "JPEG")
+    count = 0 if index % 5 == 4 else 1 + index % 4
+    corners = np.sort(draws.integers(0, 40, (count, 2, 2)), axis=1)
+    corners[:, 1] += 1
+    return Sample(
+        key=f"picture{index:03d}",
+        image=file.getvalue()[:40] if corrupt else file.getvalue(),
+        suffix="jpg",
+        width=width,
+        height=height,
+        boxes=corners.reshape(-1, 4).astype(np.uint16),
+        labels=[-1 if index % 3 == 2 else int(k) for k in draws.integers(0, CLASSES, count)],
+        tokens=[draws.integers(0, TOKENS, 4).tolist() if index % 3 == 2 else [] for _ in range(count)],
+        scores=[1.0] * count,
+        image_labels=draws.permutation(CLASSES)[:3].tolist(),
+    )
+
+
+def write_shards(folder: Path, corrupt: int | None = None) -> Path:
+    """SAMPLES pictures in two shards; the one numbered `corrupt` is cut short."""
+    folder.mkdir()
+    halves = np.array_split(np.arange(SAMPLES), 2)
+    shards = tuple(
+        write_shard(folder, f"test-{number:06d}", (sample(i, i == corrupt) for i in half.tolist()))
+        for number, half in enumerate(halves)
+    )
+    write_dataset(folder, DatasetInfo(object_classes=CLASSES, ocr_classes=TOKENS, shards=shards))
+    return folder
+
+
+def config(**changes: Any) -> TrainConfig:
+    base = TrainConfig(
+        tower="test",
+        stream=StreamConfig(size=32, regions=3, positives=3, window=1),
+        region=RegionConfig(layers=1),
+        loss=ClusterLoss(scale=8.0, margin=0.2),
+        rho=0.5,
+        ocr_rho=0.5,
+        samples=6 * 12,
+        batch=6,
+        optimiser=OptimiserConfig(clip=0.5),
+        machine=MachineConfig(device="cpu", save_every=2, log_every=1),
+    )
+    return replace(base, **changes)
+
+
+def train(data: Path, out: Path, settings: TrainConfig, val: Path | None = None, init: Path | None = None) -> None:
+    """A run; tells its parent of each step and of the step it resumed from."""
+    step, resume = loop.Run._step, loop.resume
+
+    def told(self: loop.Run, number: int, *arguments: Any, **named: Any) -> bool:
+        report("step", number)
+        return step(self, number, *arguments, **named)
+
+    def resumed(*arguments: Any) -> Any:
+        saved = resume(*arguments)
+        report("resumed", 0 if saved is None else saved.step)
+        return saved
+
+    loop.Run._step = told  # type: ignore[method-assign]
+    from rice.train import build
+
+    build.resume = resumed
+    run(settings, data, out, val, init)
+
+
+def lines(out: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+
+
+def curve(out: Path) -> list[tuple[float, float, float]]:
+    """(loss, gradient norm, regions) of each step."""
+    return [(line["loss"], line["grad_norm"], line["regions"]) for line in lines(out) if "loss" in line]
