@@ -16,6 +16,7 @@ _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#
 """Told apart by colour-blind readers (Okabe and Ito); the numbers tell apart what shares one."""
 _HEIGHT = 5.0  # inches
 _MOST_VALUES = 12  # boxes; more cells hold no readable number
+_LONGEST_LABEL = 24
 _DPI = 150
 
 
@@ -51,11 +52,12 @@ def _boxes(axes: Axes, picture: Image.Image, corners_N4: NDArray[np.float32]) ->
 
 def _matrix(axes: Axes, labels: Sequence[str], similarity_NN: NDArray[np.float32]) -> None:
     count = len(labels)
-    low = min(float(similarity_NN.min()), 0.0)
+    low = min(float(similarity_NN.min()), 0.9)  # of one box, too, a scale
     axes.imshow(similarity_NN, cmap="cividis", vmin=low, vmax=1.0)
     axes.set_title("cosine similarity", fontsize=10)
     axes.set_xticks(range(count), [str(number) for number in range(count)], fontsize=8)
-    axes.set_yticks(range(count), [f"{label} {number}".strip() for number, label in enumerate(labels)], fontsize=8)
+    names = [f"{label[:_LONGEST_LABEL]} {number}".strip() for number, label in enumerate(labels)]
+    axes.set_yticks(range(count), names, fontsize=8, parse_math=False)  # a label may hold dollar signs
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     if count > _MOST_VALUES:
