@@ -50,7 +50,7 @@ def positive_gradients(
         unit_pD, inverse_p1 = unit_centers(shard.weight, center_p)
         drive_p1, cosine_p1 = drive_P[part, None], cosine_P[part, None]
         across_pD = (x_RD[region_p] / shard.loss.scale).addcmul_(unit_pD, cosine_p1, value=-1.0)
-        rows.add_repeated(center_p, across_pD.mul_(drive_p1 * inverse_p1))
+        rows.add(center_p, across_pD.mul_(drive_p1 * inverse_p1))
         gradient_RD.index_add_(0, region_p, unit_pD.mul_(drive_p1))
     return gradient_RD
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-_NUMBERS = 2**21
+_NUMBERS = 2**18
 """Of a chunk of rows in the update."""
 
 
@@ -42,21 +42,13 @@ class RowGradients:
         self.values[self._place_K[old_U]] = old_UD
 
     def add(self, ids_C: Tensor, gradient_CD: Tensor) -> None:
-        """Distinct claimed rows."""
-        places_C = self._places(ids_C)
-        self.values[places_C] = self.values[places_C].add_(gradient_CD)
-
-    def add_repeated(self, ids_C: Tensor, gradient_CD: Tensor) -> None:
-        """Claimed rows, some more than once."""
-        self.values.index_add_(0, self._places(ids_C), gradient_CD)
+        """To claimed rows, which may come more than once."""
+        assert self._place_K is not None, "claim comes first"
+        self.values.index_add_(0, self._place_K.index_select(0, ids_C), gradient_CD)
 
     def square_norm(self) -> Tensor:
         """Scalar."""
         return self.values.square().sum()
-
-    def _places(self, ids_C: Tensor) -> Tensor:
-        assert self._place_K is not None, "claim comes first"
-        return self._place_K[ids_C]
 
 
 class AdamW(NamedTuple):
@@ -86,10 +78,12 @@ class RowState(NamedTuple):
     def _update(self, rows_C: Tensor, gradient_CD: Tensor, constants: AdamW, rate: float) -> None:
         beta1, beta2, eps, decay = constants
         steps_C = self.steps[rows_C] + 1
-        mean_CD = self.exp_avg[rows_C].lerp_(gradient_CD, 1 - beta1)
-        square_CD = self.exp_avg_sq[rows_C].mul_(beta2).addcmul_(gradient_CD, gradient_CD, value=1 - beta2)
+        mean_CD = self.exp_avg.index_select(0, rows_C).lerp_(gradient_CD, 1 - beta1)
+        square_CD = (
+            self.exp_avg_sq.index_select(0, rows_C).mul_(beta2).addcmul_(gradient_CD, gradient_CD, value=1 - beta2)
+        )
         first_C1, second_C1 = ((1 - beta ** steps_C.double())[:, None] for beta in (beta1, beta2))
-        weight_CD = self.weight[rows_C].mul_(1 - rate * decay)
+        weight_CD = self.weight.index_select(0, rows_C).mul_(1 - rate * decay)
         width_CD = square_CD.sqrt().div_(second_C1.sqrt().to(weight_CD.dtype)).add_(eps)
         moved_CD = (mean_CD / width_CD).mul_((rate / first_C1).to(weight_CD.dtype))
         self.weight[rows_C] = weight_CD.sub_(moved_CD)

@@ -78,16 +78,16 @@ def negative_gradients(
 
     dL/ds_n = exp(s_n - exponent). upstream: a scalar.
     """
-    gradient_RD = torch.zeros_like(x_RD)
+    gradient_DR = torch.zeros_like(x_RD.t())
     driven_DR = (x_RD * upstream).t().contiguous()
     for start, ids_C in _chunks(these.ids, len(x_RD)):
         unit_CD, inverse_C1 = unit_centers(shard.weight, ids_C)
         weights_CR = _logits(unit_CD, x_RD, these.own, start, shard.bf16).sub_(exponent_R).exp_()
-        gradient_RD += _product(weights_CR.t(), unit_CD.t(), shard.bf16)
+        gradient_DR += _product(unit_CD.t().contiguous(), weights_CR.t(), shard.bf16)
         center_CD = _product(weights_CR, driven_DR, shard.bf16)
         along_C1 = (center_CD * unit_CD).sum(1, keepdim=True)
         rows.add(ids_C, center_CD.addcmul_(unit_CD, along_C1, value=-1.0).mul_(inverse_C1))
-    return gradient_RD.mul_(upstream * shard.loss.scale)
+    return gradient_DR.mul_(upstream * shard.loss.scale).t()
 
 
 def _chunks(ids_S: Tensor, regions: int) -> Iterator[tuple[int, Tensor]]:
