@@ -62,8 +62,8 @@ def regions(
     Args:
         image: Any picture that Pillow reads; turned upright first where EXIF says so.
         boxes: JSON: a list of [left, top, right, bottom] in the picture's pixels, or of {"box": [...], "label": "dog"}.
-        encoder: rice:DIR with trained region layers (`rice train`, `rice export --keep-region`); @SIZE picks the input
-            size. With --pool roi_align any encoder of `rice encoders`.
+        encoder: rice:DIR with trained region layers, as `rice train` leaves it; @SIZE picks the input size. With
+            --pool roi_align any encoder of `rice encoders`.
         pool: layers: the trained region layers. roi_align: the mean of the normalised patch features in each box.
         out: .npz or .safetensors (embeddings, boxes, labels) or .json (a list of objects), in the order of --boxes.
         picture: .png (or .jpg, .webp, .pdf, .svg): the boxes, numbered from 0, beside their cosine similarities.
