@@ -1,0 +1,54 @@
+"""What the benchmarks share: alternating rounds in one process, their spread, and the machine they ran on."""
+
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+
+from probes.provenance import device_name
+
+
+def alternate(runs: Mapping[str, Callable[[], Any]], rounds: int, device: str = "cpu") -> dict[str, list[float]]:
+    """Seconds of every run, all work on the device included: each round has all of them, after one that does not count.
+
+    Every second round goes through them backwards, so that none gains by its place.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in runs}
+    for run in runs.values():
+        run()
+    for number in range(rounds):
+        for name in list(runs)[:: 1 if number % 2 == 0 else -1]:
+            wait(device)
+            began = time.perf_counter()
+            runs[name]()
+            wait(device)
+            seconds[name].append(time.perf_counter() - began)
+    return seconds
+
+
+def ratios(seconds: Mapping[str, Sequence[float]], over: str, under: str) -> dict[str, float]:
+    """Spread of `over` / `under`, round by round: what both met in a round cancels."""
+    return spread([a / b for a, b in zip(seconds[over], seconds[under], strict=True)])
+
+
+def spread(values: Sequence[float]) -> dict[str, float]:
+    """Median, smallest and largest."""
+    return {"median": statistics.median(values), "min": min(values), "max": max(values)}
+
+
+def wait(device: str) -> None:
+    """Until the device has done what it was given."""
+    if device.startswith("cuda"):
+        torch.cuda.synchronize(device)
+
+
+def machine(device: str = "cpu") -> dict[str, Any]:
+    """What a figure must be read with."""
+    return {"machine": device_name(device), "threads": torch.get_num_threads(), "torch": torch.__version__}
+
+
+def shown(values: Mapping[str, float], form: str = ".3f") -> str:
+    """'0.592 (0.580 to 0.611)'."""
+    return f"{values['median']:{form}} ({values['min']:{form}} to {values['max']:{form}})"
