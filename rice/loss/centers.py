@@ -96,9 +96,8 @@ class CenterBank:
         check_ids(f"{self.name} labels", labels_GNM, -1, self.classes)
         labelled_N = (labels_GNM >= 0).any(2).any(0).tolist()
         slots = [self._candidates(labels_GNM[:, n], (step, n), some) for n, some in enumerate(labelled_N)]
-        with torch.autocast(embeddings_BND.device.type, enabled=False):
-            unit_BND = normalize(embeddings_BND.to(self._rows.weight.dtype), dim=2)
-            return cast(Tensor, _Total.apply(unit_BND, self, slots))
+        unit_BND = normalize(embeddings_BND.to(self._rows.weight.dtype), dim=2)
+        return cast(Tensor, _Total.apply(unit_BND, self, slots))
 
     def grad_square_norm(self) -> Tensor:
         """Squared norm of all ranks' centre gradients, each row once; the same scalar on every rank."""

@@ -46,9 +46,8 @@ def region_cluster_loss(
     these = candidates(torch.unique(negatives), distinct(positives_RM))
     dtype = torch.promote_types(torch.promote_types(embeddings_RD.dtype, centers_KD.dtype), torch.float32)
     loss = ClusterLoss(margin=margin, scale=scale, form=form, margin_type=margin_type)
-    with torch.autocast(embeddings_RD.device.type, enabled=False):
-        unit_RD = normalize(embeddings_RD.to(dtype), dim=1)
-        total = cast(Tensor, _Total.apply(unit_RD, centers_KD.to(dtype), loss, these))
+    unit_RD = normalize(embeddings_RD.to(dtype), dim=1)
+    total = cast(Tensor, _Total.apply(unit_RD, centers_KD.to(dtype), loss, these))
     return total / max(len(embeddings_RD), 1)
 
 

@@ -114,10 +114,11 @@ def _logits(unit_CD: Tensor, x_RD: Tensor, own_MR: Tensor, start: int, bf16: boo
 
 
 def _product(x_MD: Tensor, y_ND: Tensor, bf16: bool) -> Tensor:
-    """x y' (M, N), added up in fp32 or better."""
-    if not bf16:
-        return fast_product(x_MD, y_ND)
-    x_MD, y_ND = x_MD.bfloat16(), y_ND.bfloat16()
-    if x_MD.is_cuda:
-        return torch.mm(x_MD, y_ND.t(), out_dtype=torch.float32)
-    return fast_product(x_MD.float(), y_ND.float())
+    """x y' (M, N), added up in fp32 or better; autocast, which may be on in the backward pass, has no say."""
+    with torch.autocast(x_MD.device.type, enabled=False):
+        if not bf16:
+            return fast_product(x_MD, y_ND)
+        x_MD, y_ND = x_MD.bfloat16(), y_ND.bfloat16()
+        if x_MD.is_cuda:
+            return torch.mm(x_MD, y_ND.t(), out_dtype=torch.float32)
+        return fast_product(x_MD.float(), y_ND.float())
