@@ -3,6 +3,7 @@
 Shapes: B samples, S edge in pixels, R regions annotated, N regions shown, M positives, I image-level classes.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -16,6 +17,7 @@ from rice.data.decode import DamagedPictureError, decode_crop
 from rice.data.regions import Crop, Draws, balanced, draw_crop, draw_positives, pad, through_crop, visible_share
 from rice.data.shard_reader import Record
 from rice.data.shards import NO_LABEL
+from rice.errors import RiceError
 
 Indices = NDArray[np.int64]
 
@@ -51,6 +53,21 @@ class StreamConfig:
     workers: int = 0
     prefetch: int = 2
     pin_memory: bool = False
+
+    def __post_init__(self) -> None:
+        """Errors: RiceError naming the field."""
+        limits = {
+            "crop_scale": 0 < self.crop_scale[0] <= self.crop_scale[1] <= 1,
+            "crop_ratio": 0 < self.crop_ratio[0] <= self.crop_ratio[1] < math.inf,
+            "flip": 0 <= self.flip <= 1,
+            "min_visible": 0 < self.min_visible <= 1,
+            "workers": self.workers >= 0,
+        }
+        least_one = ("size", "regions", "positives", "image_positives", "window", "prefetch")
+        limits |= {name: getattr(self, name) >= 1 for name in least_one}
+        wrong = [f"{name}={getattr(self, name)}" for name, holds in limits.items() if not holds]
+        if wrong:
+            raise RiceError(f"{', '.join(wrong)} is out of range; see the help of rice.data.stream.StreamConfig")
 
 
 class Batch(NamedTuple):

@@ -24,6 +24,8 @@ Pixels = NDArray[np.uint8]
 
 _REDUCTIONS = (8, 4, 2)
 """What libjpeg-turbo has vector code for; 3/8, 5/8, ... take longer than a full decode."""
+_COLOURS = ("YCbCr", "RGB", "Gray")
+"""The others, of four channels, are Pillow's."""
 _EXIF_ORIENTATION = 0x0112
 
 
@@ -46,19 +48,10 @@ def decode_crop(data: bytes, frame: tuple[int, int], crop: Crop, size: int, *, f
     return _resize(pixels[top : top + height, left : left + width], size, flip)
 
 
-def check_picture(data: bytes, frame: tuple[int, int]) -> None:
-    """Decode the whole picture. Errors: DamagedPictureError."""
-    if _decode_jpeg(data, frame, Crop(0, 0, *frame), max(frame)) is None:
-        _open(data, frame)
-
-
-def picture_size(data: bytes) -> tuple[int, int]:
-    """(width, height) as stored, from the header alone. Errors: DamagedPictureError."""
-    try:
-        with Image.open(io.BytesIO(data)) as picture:
-            return picture.size
-    except DECODER_ERRORS as error:
-        raise DamagedPictureError(_one_line(error)) from error
+def decode_picture(data: bytes, frame: tuple[int, int]) -> Pixels:
+    """The whole upright picture, RGB (height, width, 3). Errors: DamagedPictureError."""
+    decoded = _decode_jpeg(data, frame, Crop(0, 0, *frame), max(frame))
+    return np.array(_open(data, frame)) if decoded is None else decoded[0]
 
 
 def reduction_for(crop: Crop, size: int) -> int:
@@ -74,8 +67,8 @@ def _decode_jpeg(data: bytes, frame: tuple[int, int], crop: Crop, size: int) -> 
     reduction = reduction_for(crop, size)
     width, height = (-(-edge // reduction) for edge in frame)
     try:
-        stored_height, stored_width, _, _ = simplejpeg.decode_jpeg_header(data)
-        if (stored_width, stored_height) != frame:
+        stored_height, stored_width, colours, _ = simplejpeg.decode_jpeg_header(data)
+        if (stored_width, stored_height) != frame or colours not in _COLOURS:
             return None
         pixels: Pixels = simplejpeg.decode_jpeg(data, fastupsample=True, min_height=height, min_width=width)
     except ValueError:

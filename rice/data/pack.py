@@ -4,18 +4,17 @@ import contextlib
 import itertools
 import json
 import re
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import tyro
 from filelock import FileLock, Timeout
 
-from rice.data.coco import CocoAnnotation, CocoImage, CocoSplit, find_splits, open_split, role
-from rice.data.decode import DamagedPictureError, check_picture
+from rice.data.coco import CocoImage, CocoSplit, find_splits, open_split, role
+from rice.data.coco_sample import sample_of, shrunk
+from rice.data.decode import DamagedPictureError, decode_picture
 from rice.data.shards import DATASET, DatasetInfo, Sample, ShardInfo, finished_shard, write_dataset, write_shard
 from rice.errors import RiceError
 from rice.files import atomic_write, leftovers, read_json, sha256_json
@@ -26,10 +25,17 @@ QUARANTINE = "quarantine.jsonl"
 
 @dataclass(frozen=True, kw_only=True)
 class PackConfig:
-    """What becomes of a data set. min_edge: regions with a shorter edge, in pixels, are left out."""
+    """What becomes of a data set; see `pack`."""
 
     samples_per_shard: int = 1000
     min_edge: int = 1
+    short_edge: int | None = None
+
+    def __post_init__(self) -> None:
+        """Errors: RiceError naming the field."""
+        for name, value in asdict(self).items():
+            if value is not None and value < 1:
+                raise RiceError(f"expected --{name.replace('_', '-')} of at least 1, got {value}")
 
 
 def pack(
@@ -39,12 +45,14 @@ def pack(
     split: str | None = None,
     samples_per_shard: int = 1000,
     min_edge: int = 1,
+    short_edge: int | None = None,
 ) -> None:
     """Turn a data set in COCO's layout into shards that `rice train` reads: boxes, with their category as label.
 
-    Pictures are copied as they are; each is decoded once, and damaged ones go to OUT/quarantine.jsonl with the reason.
-    Crowds are left out, boxes are clipped to their picture and rounded outwards to whole pixels, pictures without a
-    region stay. Image-level labels are the categories by the area that they cover, largest first.
+    Pictures are copied as they are, or made smaller once with --short-edge, which training reads several times as
+    fast. Each is decoded, and damaged ones go to OUT/quarantine.jsonl with the reason. Crowds are left out, boxes are
+    clipped to their picture and rounded outwards to whole pixels, pictures without a region stay. Image-level labels
+    are the categories by the area that they cover, largest first.
 
     OUT/NAME-000000.tar holds the pictures (any tar reader opens it), OUT/NAME-000000.parquet the annotations,
     OUT/dataset.json what there is. Killed at any instant, the same command resumes.
@@ -57,8 +65,10 @@ def pack(
         split: Which split; the one to train on where it is not given.
         samples_per_shard: Pictures in each tar.
         min_edge: Leave out regions with an edge shorter than this many pixels (the paper: 128).
+        short_edge: Shrink pictures whose shorter edge is longer than this, in pixels, and store them as JPEG of
+            quality 90. 1.7 times the size to train at keeps every crop sharp.
     """
-    config = PackConfig(samples_per_shard=samples_per_shard, min_edge=min_edge)
+    config = PackConfig(samples_per_shard=samples_per_shard, min_edge=min_edge, short_edge=short_edge)
     splits = find_splits(coco)
     data = open_split(coco, split or (role(splits).train if len(splits) > 1 else None))
     info, damaged = pack_split(data, out, config, BarProgress())
@@ -77,42 +87,10 @@ def pack_split(data: CocoSplit, out: Path, config: PackConfig, progress: Progres
     Errors: RiceError where `out` holds shards of something else, another process is at work on it, or no picture can
     be read.
     """
-    if min(config.samples_per_shard, config.min_edge) < 1:
-        raise RiceError(f"expected samples per shard and smallest edge of at least 1, got {config}")
     source = {"fingerprint": data.fingerprint(), "split": data.name} | asdict(config)
     _claim(out, source)
     with _alone(out):
         return _pack(data, out, config, source, progress)
-
-
-def sample_of(image: CocoImage, content: bytes, min_edge: int) -> Sample:
-    """A picture with its boxes, clipped and rounded outwards; crowds and boxes below `min_edge` are left out."""
-    single = [a for a in image.annotations if not a.iscrowd]
-    boxes_R4 = np.array([a.box for a in single], dtype=np.float64).reshape(-1, 4)
-    boxes_R4 = boxes_R4.clip(0, [image.width, image.height] * 2)
-    edges_R = (boxes_R4[:, 2:] - boxes_R4[:, :2]).min(axis=1, initial=np.inf)
-    kept = np.flatnonzero((edges_R > 0) & (edges_R >= min_edge))
-    rounded_R4 = np.concatenate([np.floor(boxes_R4[:, :2]), np.ceil(boxes_R4[:, 2:])], axis=1)
-    return Sample(
-        key=f"{image.id:012d}",
-        image=content,
-        suffix=image.path.suffix.lower().removeprefix("."),
-        width=image.width,
-        height=image.height,
-        boxes=rounded_R4[kept].astype(np.uint16),
-        labels=[single[i].category for i in kept],
-        tokens=[[] for _ in kept],
-        scores=[1.0 for _ in kept],
-        image_labels=_by_area([single[i] for i in kept]),
-    )
-
-
-def _by_area(annotations: list[CocoAnnotation]) -> list[int]:
-    """Categories by the area that they cover, largest first."""
-    areas: defaultdict[int, float] = defaultdict(float)
-    for annotation in annotations:
-        areas[annotation.category] += annotation.area
-    return sorted(areas, key=lambda category: (-areas[category], category))
 
 
 def _claim(out: Path, source: dict[str, Any]) -> None:
@@ -152,7 +130,7 @@ def _pack(
         name = f"{stem}-{number:06d}"
         done = finished_shard(out, name, identity=identity)
         if done is None or done.samples < len(images):  # of a shard with damage, the reasons are found anew
-            done = _shard(images, out, name, identity, config.min_edge, damaged)
+            done = _shard(images, out, name, identity, config, damaged)
         shards += [done] if done else []
     if not shards:
         reason = f": {damaged[0]['picture']}: {damaged[0]['reason']}" if damaged else ""
@@ -167,25 +145,26 @@ def _pack(
 
 
 def _shard(
-    images: Sequence[CocoImage], out: Path, name: str, identity: str, min_edge: int, damaged: list[dict[str, str]]
+    images: Sequence[CocoImage], out: Path, name: str, identity: str, config: PackConfig, damaged: list[dict[str, str]]
 ) -> ShardInfo | None:
     """None where no picture of it can be read."""
     for suffix in ("tar", "parquet"):
         for path in leftovers(out / f"{name}.{suffix}"):
             path.unlink()
-    samples = _samples(images, min_edge, damaged)
+    samples = _samples(images, config, damaged)
     first = next(samples, None)
     return None if first is None else write_shard(out, name, itertools.chain([first], samples), identity=identity)
 
 
-def _samples(images: Sequence[CocoImage], min_edge: int, damaged: list[dict[str, str]]) -> Iterator[Sample]:
+def _samples(images: Sequence[CocoImage], config: PackConfig, damaged: list[dict[str, str]]) -> Iterator[Sample]:
     for image in images:
         try:
             content = image.path.read_bytes()
-            check_picture(content, (image.width, image.height))
+            pixels = decode_picture(content, (image.width, image.height))
         except OSError as error:
             raise RiceError(f"cannot read {image.path}: {error.strerror or error}") from error
         except DamagedPictureError as error:
             damaged.append({"picture": image.file_name, "reason": str(error)})
             continue
-        yield sample_of(image, content, min_edge)
+        sample = sample_of(image, content, config.min_edge)
+        yield sample if config.short_edge is None else shrunk(sample, pixels, config.short_edge)
