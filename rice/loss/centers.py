@@ -18,10 +18,11 @@ from torch.nn.functional import normalize
 from rice.errors import RiceError
 from rice.loss.cluster import check_ids
 from rice.loss.equations import ClusterLoss, Terms
+from rice.loss.pending import Kept, Pending, Recomputed
 from rice.loss.ranks import Ranks
-from rice.loss.rows import AdamW, RowGradients, RowState
+from rice.loss.rows import AdamW, RowState
 from rice.loss.sampling import distinct, sample, sample_size
-from rice.loss.slots import candidates, gradients, meet
+from rice.loss.slots import Backward, candidates, meet
 from rice.loss.streaming import Candidates, Shard, Sums
 from rice.permutation import mix
 
@@ -56,10 +57,12 @@ class CenterBank:
         betas: tuple[float, float] = (0.9, 0.98),
         eps: float = 1e-8,
         weight_decay: float = 0.2,
+        keep_gradients: bool = True,
     ) -> None:
         """rho: share of all classes sampled as negatives of a slot. group: the default one where it is None.
 
         dtype: of centres, moments and loss; fp32 or fp64. bf16: round the inputs of the matrix products.
+        keep_gradients: False computes them again for norm and update, where memory is scarce; see `pending`.
         Errors: RiceError for rho of no class.
         """
         self.classes, self.width, self.name, self.loss = classes, width, name, loss
@@ -79,7 +82,7 @@ class CenterBank:
             weight_KD.new_zeros(len(weight_KD), dtype=torch.int32),
         )
         self.local = Shard(weight_KD, loss, bf16)
-        self.gradients = RowGradients(weight_KD)
+        self.gradients: Pending = Kept(self.local) if keep_gradients else Recomputed(self.local)
 
     def __call__(self, embeddings_BND: Tensor, positives_BNM: Tensor, *, step: int) -> Tensor:
         """The sum of losses over all ranks' regions, the same scalar on every rank; differentiable.
@@ -101,11 +104,15 @@ class CenterBank:
 
     def grad_square_norm(self) -> Tensor:
         """Squared norm of all ranks' centre gradients, each row once; the same scalar on every rank."""
-        return self.ranks.add(self.gradients.square_norm())
+        norm = self._rows.weight.new_zeros(())
+        for rows in self.gradients.parts():
+            norm += rows.square_norm()
+        return self.ranks.add(norm)
 
     def step(self, lr: float, coefficient: float | Tensor = 1.0) -> None:
         """AdamW on the rows that took part since the last step, by gradient times `coefficient`; then forget it."""
-        self._rows.update(self.gradients, self._adamw, lr, coefficient)
+        for rows in self.gradients.parts():
+            self._rows.update(rows, self._adamw, lr, coefficient)
         self.zero_grad()
 
     def zero_grad(self) -> None:
@@ -153,13 +160,11 @@ class _Total(torch.autograd.Function):
         bank: CenterBank = ctx.bank
         unit_NGD, loss_NG, positive_NG, negative_NG, *cosines = ctx.saved_tensors
         terms_N3G = torch.stack([loss_NG, positive_NG, negative_NG], 1)
-        bank.gradients.claim(*(ids for these in ctx.slots for ids in (these.ids, these.center)))
-        gradient_GND = torch.empty_like(unit_NGD.transpose(0, 1))
-        for slot, (these, cosine_P) in enumerate(zip(ctx.slots, cosines, strict=True)):
-            own = Terms(*terms_N3G[slot])
-            gradient_GND[:, slot] = gradients(
-                unit_NGD[slot], bank.local, these, cosine_P, own, upstream, bank.gradients
-            )
+        slots = [
+            Backward(unit_GD, these, cosine_P, Terms(*terms_3G), upstream)
+            for unit_GD, these, cosine_P, terms_3G in zip(unit_NGD, ctx.slots, cosines, terms_N3G, strict=True)
+        ]
+        gradient_GND = torch.stack(bank.gradients.take(slots), 1)
         return bank.ranks.scatter_sum(gradient_GND) * bank.averaged_over, None, None
 
 

@@ -14,7 +14,7 @@ from rice.errors import RiceError
 from rice.loss.equations import ClusterLoss, Form, MarginType, Terms
 from rice.loss.rows import RowGradients
 from rice.loss.sampling import distinct
-from rice.loss.slots import candidates, gradients, meet
+from rice.loss.slots import Backward, candidates, meet
 from rice.loss.streaming import Candidates, Shard
 
 
@@ -84,8 +84,8 @@ class _Total(torch.autograd.Function):
         unit_RD, centers_KD, cosine_P, *terms = ctx.saved_tensors
         rows = RowGradients(centers_KD)
         rows.claim(ctx.these.ids, ctx.these.center)
-        shard = Shard(centers_KD, ctx.loss)
-        gradient_RD = gradients(unit_RD, shard, ctx.these, cosine_P, Terms(*terms), upstream, rows)
+        slot = Backward(unit_RD, ctx.these, cosine_P, Terms(*terms), upstream)
+        gradient_RD = slot.run(Shard(centers_KD, ctx.loss), rows)
         dense_KD = torch.zeros_like(centers_KD)
         dense_KD[rows.rows] = rows.values
         return gradient_RD, dense_KD, None, None

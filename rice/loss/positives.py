@@ -39,20 +39,22 @@ def positive_gradients(
     these: Candidates,
     exponent_R: Tensor,
     upstream: Tensor,
-    rows: RowGradients,
-) -> Tensor:
+    into_RD: Tensor | None,
+    rows: RowGradients | None,
+) -> None:
     """As `streaming.negative_gradients`; dL/ds_p = -exp(-s_p - exponent)."""
     logit_P, slope_P = shard.loss.positive(cosine_P)
     drive_P = (-logit_P - exponent_R[these.region]).exp() * slope_P * -upstream
-    gradient_RD, start = torch.zeros_like(x_RD), 0
+    start = 0
     for region_p, center_p in _pairs(these, x_RD.shape[1]):
         part = slice(start, start := start + len(region_p))
         unit_pD, inverse_p1 = unit_centers(shard.weight, center_p)
         drive_p1, cosine_p1 = drive_P[part, None], cosine_P[part, None]
-        across_pD = (x_RD[region_p] / shard.loss.scale).addcmul_(unit_pD, cosine_p1, value=-1.0)
-        rows.add(center_p, across_pD.mul_(drive_p1 * inverse_p1))
-        gradient_RD.index_add_(0, region_p, unit_pD.mul_(drive_p1))
-    return gradient_RD
+        if rows is not None:
+            across_pD = (x_RD[region_p] / shard.loss.scale).addcmul_(unit_pD, cosine_p1, value=-1.0)
+            rows.add(center_p, across_pD.mul_(drive_p1 * inverse_p1))
+        if into_RD is not None:
+            into_RD.index_add_(0, region_p, unit_pD.mul_(drive_p1))
 
 
 def _pairs(these: Candidates, width: int) -> Iterator[tuple[Tensor, Tensor]]:

@@ -72,22 +72,31 @@ def negative_sums(x_RD: Tensor, shard: Shard, these: Candidates) -> Sums:
 
 
 def negative_gradients(
-    x_RD: Tensor, shard: Shard, these: Candidates, exponent_R: Tensor, upstream: Tensor, rows: RowGradients
-) -> Tensor:
-    """Gradients of the sum over regions by the unit embeddings (R, D), added to `rows` by the centres.
+    x_RD: Tensor,
+    shard: Shard,
+    these: Candidates,
+    exponent_R: Tensor,
+    upstream: Tensor,
+    into_RD: Tensor | None,
+    rows: RowGradients | None,
+) -> None:
+    """Add gradients of the sum over regions, times a scalar, by unit embeddings and by centres, where these are wanted.
 
-    dL/ds_n = exp(s_n - exponent). upstream: a scalar.
+    dL/ds_n = exp(s_n - exponent).
     """
-    gradient_DR = torch.zeros_like(x_RD.t())
     driven_DR = (x_RD * upstream).t().contiguous()
+    gradient_DR = torch.zeros_like(driven_DR)
     for start, ids_C in _chunks(these.ids, len(x_RD)):
         unit_CD, inverse_C1 = unit_centers(shard.weight, ids_C)
         weights_CR = _logits(unit_CD, x_RD, these.own, start, shard.bf16).sub_(exponent_R).exp_()
-        gradient_DR += _product(unit_CD.t().contiguous(), weights_CR.t(), shard.bf16)
-        center_CD = _product(weights_CR, driven_DR, shard.bf16)
-        along_C1 = (center_CD * unit_CD).sum(1, keepdim=True)
-        rows.add(ids_C, center_CD.addcmul_(unit_CD, along_C1, value=-1.0).mul_(inverse_C1))
-    return gradient_DR.mul_(upstream * shard.loss.scale).t()
+        if into_RD is not None:
+            gradient_DR += _product(unit_CD.t().contiguous(), weights_CR.t(), shard.bf16)
+        if rows is not None:
+            center_CD = _product(weights_CR, driven_DR, shard.bf16)
+            along_C1 = (center_CD * unit_CD).sum(1, keepdim=True)
+            rows.add(ids_C, center_CD.addcmul_(unit_CD, along_C1, value=-1.0).mul_(inverse_C1))
+    if into_RD is not None:
+        into_RD += gradient_DR.mul_(upstream * shard.loss.scale).t()
 
 
 def _chunks(ids_S: Tensor, regions: int) -> Iterator[tuple[int, Tensor]]:

@@ -21,11 +21,14 @@ def batch(step: int, classes: int, *, bare: int = 0) -> tuple[Tensor, Tensor]:
     return embeddings_GND, labels_GNM
 
 
-def train(classes: int, rho: float, steps: int, *, bare: int = 0, form: str = "eq34") -> dict[str, Any]:
+def train(
+    classes: int, rho: float, steps: int, *, bare: int = 0, form: str = "eq34", keep_gradients: bool = True
+) -> dict[str, Any]:
     """Some steps with clipping, in this process's part of the batch; what every rank found, whole on rank 0's side."""
     rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
     loss = ClusterLoss(form=form)  # type: ignore[arg-type]
-    bank = CenterBank(classes, WIDTH, rho=rho, seed=4, name="ocr", loss=loss, dtype=torch.float64)
+    options: dict[str, Any] = {"dtype": torch.float64, "keep_gradients": keep_gradients}
+    bank = CenterBank(classes, WIDTH, rho=rho, seed=4, name="ocr", loss=loss, **options)
     found: dict[str, Any] = {"losses": [], "norms": [], "gradients": []}
     mine = slice(rank * PICTURES // world, (rank + 1) * PICTURES // world)
     for step in range(steps):

@@ -10,7 +10,7 @@ from ranks import Ranks
 from torch import Tensor
 
 from rice.errors import RiceError
-from rice.loss import CenterBank, ClusterLoss
+from rice.loss import CenterBank, ClusterLoss, pending
 from rice.loss.sampling import sample
 
 CLASSES = 50
@@ -41,9 +41,13 @@ def _expected(
 
 @pytest.mark.parametrize("form", ["eq34", "softmax"])
 @pytest.mark.parametrize("margin_type", ["arcface", "cosface", "arcface_straight_through"])
-def test_loss_gradients_and_norm_are_those_of_the_equations(form: str, margin_type: str) -> None:
+@pytest.mark.parametrize("keep", [True, False])
+def test_loss_gradients_and_norm_are_those_of_the_equations(
+    form: str, margin_type: str, keep: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pending, "_BAND", 11 * WIDTH)
     options: Any = {"form": form, "margin_type": margin_type}
-    bank = _bank(loss=ClusterLoss(**options))
+    bank = _bank(loss=ClusterLoss(**options), keep_gradients=keep)
     embeddings, labels = batch(1, CLASSES)
     loss, by_embedding, by_center = _expected(bank, embeddings, labels, 7, **options)
     found = bank(embeddings.requires_grad_(), labels, step=7)
@@ -53,7 +57,8 @@ def test_loss_gradients_and_norm_are_those_of_the_equations(form: str, margin_ty
     norm = by_center.square().sum()
     torch.testing.assert_close(bank.grad_square_norm(), norm, rtol=1e-10, atol=0)
     dense = torch.zeros_like(by_center)
-    dense[bank.gradients.rows] = bank.gradients.values
+    for part in bank.gradients.parts():
+        dense[part.rows] = part.values
     torch.testing.assert_close(dense, by_center, rtol=1e-10, atol=1e-10)
 
 
@@ -72,9 +77,10 @@ def test_only_sampled_and_labelled_centres_move() -> None:
     assert (bank.state()["weight"] != before["weight"]).any(1).sum() == len(met)
 
 
-def test_gradients_of_several_calls_add_up_until_a_step() -> None:
+@pytest.mark.parametrize("keep", [True, False])
+def test_gradients_of_several_calls_add_up_until_a_step(keep: bool) -> None:
     batches = [batch(step, CLASSES) for step in range(3)]
-    bank, dense = _bank(), torch.zeros(CLASSES, WIDTH, dtype=torch.float64)
+    bank, dense = _bank(keep_gradients=keep), torch.zeros(CLASSES, WIDTH, dtype=torch.float64)
     for step, (embeddings, labels) in enumerate(batches):
         dense += 2 * _expected(bank, embeddings, labels, step)[2]
         (2 * bank(embeddings, labels, step=step)).backward()
@@ -115,6 +121,14 @@ def test_autocast_changes_nothing() -> None:
     losses[1].backward()
     assert losses[0] == losses[1]
     assert banks[0].grad_square_norm() == banks[1].grad_square_norm()
+
+
+def test_gradients_computed_again_lead_to_the_same_centres(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = train(CLASSES, 0.3, 4)
+    monkeypatch.setattr(pending, "_BAND", 11 * WIDTH)
+    again = train(CLASSES, 0.3, 4, keep_gradients=False)
+    for name, expected in kept.items():
+        torch.testing.assert_close(torch.tensor(again[name]), torch.tensor(expected), rtol=1e-10, atol=1e-14)
 
 
 @pytest.mark.parametrize("world", [2, 3])
