@@ -16,6 +16,8 @@ _TWO_LIBRARIES = (
 )
 _SMALL = 2**12
 """Inputs with fewer numbers gain nothing."""
+_SHARE = 2**19
+"""Multiply-adds of one group for each thread: with fewer the threads wait for one another more than they multiply."""
 
 
 class Linear(nn.Linear):
@@ -41,8 +43,9 @@ def product(x_MD: Tensor, weight_ND: Tensor) -> Tensor:
 
 def products(x_GMD: Tensor, weight_GDN: Tensor) -> Tensor:
     """x W (G, M, N), as `torch.bmm`, by the faster library; differentiable."""
-    small = len(x_GMD) == 0 or x_GMD[0].numel() < _SMALL
-    if small or not _faster(x_GMD) or torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() or not _faster(x_GMD) or torch.is_autocast_enabled("cpu"):
+        return x_GMD @ weight_GDN
+    if x_GMD.shape[1] * x_GMD.shape[2] * weight_GDN.shape[2] < _SHARE * torch.get_num_threads():
         return x_GMD @ weight_GDN
     y_GMN: Tensor = _Products.apply(x_GMD, weight_GDN)
     return y_GMN

@@ -1,9 +1,11 @@
+from collections.abc import Iterator
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rice.model.linear import Linear, product, products
+from rice.model.linear import _TWO_LIBRARIES, Linear, product, products
 
 
 def check(layer: Linear, x: torch.Tensor) -> None:
@@ -46,6 +48,15 @@ def test_large_inputs_equal_the_product_in_float64(
     batch: int, tokens: int, inputs: int, outputs: int, bias: bool
 ) -> None:
     check(Linear(inputs, outputs, bias=bias), torch.randn(batch, tokens, inputs, requires_grad=True))
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """With more, groups must be larger to be worth a product each."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("threads", [1, 2])
@@ -116,13 +127,15 @@ def test_weights_are_read_as_they_lie(columns: slice, turned: bool) -> None:
 @pytest.mark.parametrize("weight_turned", [False, True], ids=["weight by rows", "weight by columns"])
 @pytest.mark.parametrize("groups_inside", [False, True], ids=["groups outside", "groups inside"])
 @pytest.mark.parametrize("rows", [70, 2], ids=["large", "small"])
+@pytest.mark.usefixtures("one_thread")
 def test_products_and_their_gradients_are_those_of_float64(rows: int, groups_inside: bool, weight_turned: bool) -> None:
-    groups, inputs, outputs = 3, 80, 60
+    groups, inputs, outputs = 3, 100, 90
     x = torch.randn(rows, groups, inputs).transpose(0, 1) if groups_inside else torch.randn(groups, rows, inputs)
     weight = torch.randn(groups, outputs, inputs).mT if weight_turned else torch.randn(groups, inputs, outputs)
     upstream = torch.randn(groups, rows, outputs)
     ours, exact = ([v.detach().to(kind).requires_grad_() for v in (x, weight)] for kind in (x.dtype, torch.float64))
     result, expected = products(*ours), torch.einsum("gmd,gdn->gmn", *exact)
+    assert ("_Products" in type(result.grad_fn).__name__) == (rows == 70 and _TWO_LIBRARIES)
     torch.testing.assert_close(result.double(), expected, rtol=1e-5, atol=1e-4)
     slopes = torch.autograd.grad(result, ours, upstream, create_graph=True)
     exact_slopes = torch.autograd.grad(expected, exact, upstream.double(), create_graph=True)

@@ -79,11 +79,11 @@ def test_values_and_all_gradients_are_those_of_equation_2(form: Form | None, reg
 
 @pytest.mark.parametrize("form", FORMS)
 def test_the_fast_fp32_products_follow_equation_2(form: Form) -> None:
-    """Large enough for the products that small cases do not reach."""
+    """Large enough for the products that small cases do not reach: of heads, of tokens, and of all rows."""
     torch.manual_seed(0)
-    layer = RegionLayer(96, 2)
-    queries, tokens = torch.randn(2, 24, 96, requires_grad=True), torch.randn(2, 50, 96, requires_grad=True)
-    visible = torch.rand(2, 24, 50) < 0.3
+    layer = RegionLayer(256, 2)
+    queries, tokens = torch.randn(2, 30, 256, requires_grad=True), torch.randn(2, 160, 256, requires_grad=True)
+    visible = torch.rand(2, 30, 160) < 0.3
     visible[..., 7] = True
     result = layer(queries, tokens, visible, form)
     upstream = torch.randn_like(result)
