@@ -1,6 +1,7 @@
 """From a recipe and folders to a run, and from a run to the folder that others use."""
 
 import dataclasses
+import json
 import platform
 from collections.abc import Mapping
 from importlib.metadata import version
@@ -20,11 +21,12 @@ from rice.train.cost import classifier_gflops, forward_gflops
 from rice.train.final import load_centers, load_tower, write_final
 from rice.train.learner import Learner
 from rice.train.loop import CHECKPOINTS, METRICS, Run, resume
+from rice.train.picture import draw_course
 from rice.train.sinks import open_log
 from rice.train.state import Checkpoints
 from rice.train.world import World, join
 
-FINAL, RUN = "final", "run.json"
+FINAL, RUN, PICTURE = "final", "run.json", "course.png"
 
 
 def bank_classes(config: TrainConfig, stream: RegionStream) -> dict[str, int]:
@@ -106,6 +108,22 @@ def run(config: TrainConfig, data: Path, out: Path, val: Path | None, init: Path
         with log:
             Run(config, learner, stream, validation, out, checkpoints, log).go(saved)
         write_final(learner, out / FINAL)
+        if world.leads:
+            draw_course(out / METRICS, out / PICTURE)
+            print(report(out))  # noqa: T201
+
+
+def report(out: Path) -> str:
+    """What a finished run has to say: how validation went, and where things are."""
+    lines = [json.loads(text) for text in (out / METRICS).read_text(encoding="utf-8").splitlines()]
+    losses = [line["loss"] for line in lines if "loss" in line]
+    said = [f"loss {losses[0]:.4f} -> {losses[-1]:.4f}"] if losses else []
+    validations = [line for line in lines if "retrieval_map" in line]
+    if len(validations) > 1:
+        for name, words in (("retrieval_top1", "top-1"), ("retrieval_map", "mean AP")):
+            first, last = validations[0][name], validations[-1][name]
+            said.append(f"region retrieval, {words}: {first:.2f} % -> {last:.2f} %")
+    return "\n".join([*said, f"encoder: rice:{out / FINAL}", f"course:  {out / PICTURE}"])
 
 
 def start(

@@ -1,6 +1,8 @@
 """Where else a run's lines go: the live line, TensorBoard, Weights & Biases."""
 
+import math
 import sys
+import time
 import uuid
 from pathlib import Path
 from typing import IO, Any
@@ -10,6 +12,7 @@ from rice.files import format_bytes, read_json, write_json
 from rice.progress import format_rate
 from rice.train.metrics import JsonLines, Line, MetricsLog, Sink
 
+_PLAIN_EVERY_S = 10.0
 _PLAIN = (("loss", ".4f"), ("grad_norm", ".3f"), ("learning_rate", ".2e"))
 
 
@@ -41,7 +44,7 @@ def open_log(
 
 
 class LiveLine:
-    """The state of the run in one line of standard error that is written over; plain lines when not a terminal."""
+    """The state of the run in one line of standard error that is written over; a plain line now and then in a file."""
 
     def __init__(self, steps: int, stream: IO[str] | None = None) -> None:
         from rich.console import Console
@@ -50,18 +53,20 @@ class LiveLine:
         self._steps = steps
         self._console = Console(file=stream or sys.stderr, soft_wrap=True, highlight=False)
         self._live = Live(console=self._console, auto_refresh=False) if self._console.is_terminal else None
+        self._said = -math.inf
         if self._live is not None:
             self._live.start()
 
     def write(self, line: Line) -> None:
         """Validations stay on the screen, above the live line."""
         text = describe(line, self._steps)
-        if self._live is None or "loss" not in line:
-            self._console.print(text, markup=False)
-        else:
+        if "loss" in line and self._live is not None:
             from rich.text import Text
 
             self._live.update(Text(text, no_wrap=True, overflow="ellipsis"), refresh=True)
+        elif "loss" not in line or line["step"] + 1 == self._steps or time.monotonic() - self._said > _PLAIN_EVERY_S:
+            self._console.print(text, markup=False)
+            self._said = time.monotonic()
 
     def close(self) -> None:
         """The last line stays on the screen."""

@@ -1,0 +1,54 @@
+"""The course of a run as a picture: losses, gradient norm and learning rate, and how validation went."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+
+mpl.use("Agg")
+import matplotlib.pyplot as plt
+
+from rice.files import atomic_path
+
+_SMOOTH = 50
+"""Points that a thick line averages over at most."""
+
+
+def draw_course(metrics: Path, picture: Path) -> None:
+    """Draw the lines of `metrics` (a run's metrics.jsonl) into `picture`, PNG."""
+    lines = [json.loads(text) for text in metrics.read_text(encoding="utf-8").splitlines()]
+    steps = [line for line in lines if "loss" in line]
+    validations = [line for line in lines if "retrieval_map" in line]
+    figure, panels = plt.subplots(1, 3 if validations else 2, figsize=(11 if validations else 8, 3.2))
+    for name in sorted({key for line in steps for key in line if key.startswith("loss")}):
+        _line(panels[0], steps, name)
+    panels[0].set(title="loss", xlabel="step")
+    panels[0].legend(frameon=False)
+    _line(panels[1], steps, "grad_norm")
+    panels[1].set(title="gradient norm, and learning rate (dashed)", xlabel="step")
+    rates = panels[1].twinx()
+    rates.plot([line["step"] for line in steps], [line["learning_rate"] for line in steps], "--", color="0.6")
+    rates.set_ylim(bottom=0)
+    if validations:
+        done = [line["steps_done"] for line in validations]
+        for name, label in (("retrieval_top1", "top-1"), ("retrieval_map", "mean AP")):
+            panels[2].plot(done, [line[name] for line in validations], "o-", label=label)
+        panels[2].set(title="region retrieval, %", xlabel="steps done")
+        panels[2].set_ylim(bottom=0)
+        panels[2].legend(frameon=False)
+    figure.tight_layout()
+    with atomic_path(picture) as temporary:
+        figure.savefig(temporary, dpi=120, format="png")
+    plt.close(figure)
+
+
+def _line(panel: Any, lines: Sequence[dict[str, Any]], name: str) -> None:
+    """Thin as measured, thick as a running mean."""
+    found = [(line["step"], float(line[name])) for line in lines if name in line]
+    window = max(min(_SMOOTH, len(found) // 10), 1)
+    steps, values = [step for step, _ in found], [value for _, value in found]
+    (thin,) = panel.plot(steps, values, linewidth=0.6, alpha=0.4)
+    means = [sum(values[max(i - window, 0) : i + 1]) / (i + 1 - max(i - window, 0)) for i in range(len(values))]
+    panel.plot(steps, means, linewidth=1.8, color=thin.get_color(), label=name.replace("_", " "))
