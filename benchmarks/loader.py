@@ -8,6 +8,7 @@ others for nothing. Rounds alternate in one process; the median of the ratios of
 
     usual   torchvision's transforms.v2 on a PIL picture and tv_tensors boxes, to float tensors
     lean    PIL's own crop and resize, boxes by numpy, to uint8 tensors: the least that PIL takes
+    packed  ours, from shards that `rice pack --short-edge 384` made of the same files; the others read the files
     limit   libjpeg-turbo at 1/8: parsing the entropy-coded bytes, which no decoder avoids, and next to nothing else
 """
 
@@ -36,6 +37,8 @@ from torchvision.transforms.v2 import functional as v2
 
 from probes.provenance import device_name
 from rice.data.batches import View, training_view
+from rice.data.coco_sample import shrunk
+from rice.data.decode import decode_picture
 from rice.data.regions import Draws, through_crop
 from rice.data.shard_reader import Record
 from rice.data.shards import DatasetInfo, Sample, write_dataset, write_shard
@@ -46,6 +49,8 @@ SIZE = 224
 RATIO = 2.5
 BOX_TOLERANCE = 1e-3
 """Pixels; the others compute boxes in float32."""
+SHORT_EDGE = 384
+"""1.7 times the size: the smallest crop of 0.4 of the area still has 224 pixels."""
 PIXEL_TOLERANCE = 3.0
 """Mean difference in levels of 255."""
 
@@ -146,62 +151,76 @@ def _jpeg(photo: Image.Image, kind: Kind, seed: int) -> bytes:
 
 
 def _measure(pictures: Sequence[bytes], config: Config) -> dict[str, Any]:
-    count = len(pictures) // config.batch * config.batch
+    samples = [_sample(i, picture, config.regions) for i, picture in enumerate(pictures)]
+    samples = samples[: len(samples) // config.batch * config.batch]
+    smaller = [shrunk(s, decode_picture(s.image, (s.width, s.height)), SHORT_EDGE) for s in samples]
     with tempfile.TemporaryDirectory() as name:
-        stream, items = _prepare(pictures[:count], Path(name), config)
-        batches = [items[i : i + config.batch] for i in range(0, count, config.batch)]
-
-        def ours() -> list[Batch]:
-            return list(itertools.islice(stream.batches(batch=config.batch), len(batches)))
-
+        stream, packed = _stream(samples, Path(name) / "as-they-are"), _stream(smaller, Path(name) / "packed")
+        items = _items(stream, samples, Path(name), config.batch)
+        batches = [items[i : i + config.batch] for i in range(0, len(items), config.batch)]
         runs: dict[str, Callable[[], Any]] = {
-            "ours": ours,
+            "ours": lambda: _read(stream, config.batch),
+            "packed": lambda: _read(packed, config.batch),
             "usual": lambda: [_collate([_usual(item) for item in batch]) for batch in batches],
             "lean": lambda: [_collate([_lean(item) for item in batch]) for batch in batches],
             "limit": lambda: [_entropy(item) for item in items],
         }
-        agreement = _compare(ours(), runs["usual"](), runs["lean"]())
+        difference = _compare(runs["ours"](), runs["usual"](), runs["lean"]())
+        difference["packed_mean"] = _compare_whole(stream, packed, config.batch)
         seconds = _alternate(runs, config.rounds)
-    ratios = {name: _ratios(seconds, name, "ours") for name in ("usual", "lean")}
-    holds = ratios["usual"]["median"] >= RATIO and agreement["boxes"] <= BOX_TOLERANCE
+    ratios = {
+        f"{slow}/{fast}": _ratios(seconds, slow, fast)
+        for slow, fast in (("usual", "ours"), ("lean", "ours"), ("usual", "packed"), ("usual", "limit"))
+    }
+    close = difference["boxes"] <= BOX_TOLERANCE and difference["pixels_mean"] <= PIXEL_TOLERANCE
+    pixels = sum(s.width * s.height for s in samples)
     return {
-        "bits_per_pixel": 8 * sum(map(len, pictures)) / sum(w * h for w, h in map(_size, pictures)),
-        "megapixels": statistics.mean(w * h for w, h in map(_size, pictures)) / 1e6,
-        "ms": {name: statistics.median(values) / count * 1e3 for name, values in seconds.items()},
+        "bits_per_pixel": 8 * sum(len(s.image) for s in samples) / pixels,
+        "megapixels": pixels / len(samples) / 1e6,
+        "bytes_packed": sum(len(s.image) for s in smaller) / sum(len(s.image) for s in samples),
+        "ms": {name: statistics.median(values) / len(samples) * 1e3 for name, values in seconds.items()},
         "ratio": ratios,
-        "ratio_limit": _ratios(seconds, "usual", "limit"),
-        "difference": agreement,
-        "holds": holds and agreement["pixels_mean"] <= PIXEL_TOLERANCE,
+        "difference": difference,
+        "holds": ratios["usual/ours"]["median"] >= RATIO and close,
     }
 
 
-def _prepare(pictures: Sequence[bytes], folder: Path, config: Config) -> tuple[RegionStream, list[Item]]:
-    """The pictures as a shard and as files; a region's label is its index, by which the others find those chosen."""
-    rng = np.random.default_rng(0)
-    samples = []
-    for number, picture in enumerate(pictures):
-        width, height = _size(picture)
-        low_R2 = rng.uniform(0, 0.7, (config.regions, 2))
-        corners_R4 = np.concatenate([low_R2, low_R2 + rng.uniform(0.05, 0.3, low_R2.shape)], axis=1)
-        boxes = (corners_R4 * [width, height, width, height]).round().astype(np.uint16)
-        annotations: dict[str, Any] = {
-            "labels": list(range(config.regions)),
-            "tokens": [[]] * config.regions,
-            "scores": [1.0] * config.regions,
-        }
-        samples.append(
-            Sample(
-                key=f"{number:06d}", image=picture, suffix="jpg", width=width, height=height, boxes=boxes, **annotations
-            )
-        )
-        (folder / f"{number:06d}.jpg").write_bytes(picture)
-    shard = write_shard(folder, "speed-000000", samples)
-    write_dataset(folder, DatasetInfo(object_classes=config.regions, ocr_classes=0, shards=(shard,)))
-    stream = RegionStream.open(folder, StreamConfig(size=SIZE))
-    order = torch.cat(
-        [b.samples for b in itertools.islice(stream.batches(batch=config.batch), len(samples) // config.batch)]
+def _sample(number: int, picture: bytes, regions: int) -> Sample:
+    """With random boxes; a region's label is its index, by which the others find those that were chosen."""
+    rng = np.random.default_rng(number)
+    width, height = _size(picture)
+    low_R2 = rng.uniform(0, 0.7, (regions, 2))
+    corners_R4 = np.concatenate([low_R2, low_R2 + rng.uniform(0.05, 0.3, low_R2.shape)], axis=1)
+    return Sample(
+        key=f"{number:06d}",
+        image=picture,
+        suffix="jpg",
+        width=width,
+        height=height,
+        boxes=(corners_R4 * [width, height, width, height]).round().astype(np.uint16),
+        labels=list(range(regions)),
+        tokens=[[]] * regions,
+        scores=[1.0] * regions,
     )
-    return stream, [_item(folder, samples[i], stream, i) for i in order.tolist()]
+
+
+def _stream(samples: list[Sample], folder: Path) -> RegionStream:
+    shard = write_shard(folder, "speed-000000", samples)
+    write_dataset(folder, DatasetInfo(object_classes=len(samples[0].labels), ocr_classes=0, shards=(shard,)))
+    return RegionStream.open(folder, StreamConfig(size=SIZE))
+
+
+def _read(stream: RegionStream, batch: int) -> list[Batch]:
+    """One epoch."""
+    return list(itertools.islice(stream.batches(batch=batch), stream.samples // batch))
+
+
+def _items(stream: RegionStream, samples: list[Sample], folder: Path, batch: int) -> list[Item]:
+    """In the order of the stream's first epoch."""
+    for sample in samples:
+        (folder / f"{sample.key}.jpg").write_bytes(sample.image)
+    order = torch.cat([b.samples for b in _read(stream, batch)])
+    return [_item(folder, samples[i], stream, i) for i in order.tolist()]
 
 
 def _item(folder: Path, sample: Sample, stream: RegionStream, index: int) -> Item:
@@ -273,6 +292,12 @@ def _compare(ours: list[Batch], usual: list[Any], lean: list[Any]) -> dict[str, 
     return {"boxes": boxes, "pixels_mean": statistics.mean(means), "pixels_max": largest}
 
 
+def _compare_whole(stream: RegionStream, packed: RegionStream, batch: int) -> float:
+    """Mean difference, in levels, of the whole pictures from the shrunk files and from the original ones."""
+    pairs = zip(stream.all_regions(batch=batch), packed.all_regions(batch=batch), strict=True)
+    return statistics.mean((a.images.int() - b.images.int()).abs().float().mean().item() for a, b in pairs)
+
+
 def _alternate(runs: dict[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
     """Seconds of CPU time of every run; each round has all of them, and they take turns at being first."""
     seconds: dict[str, list[float]] = {name: [] for name in runs}
@@ -298,18 +323,28 @@ def _size(picture: bytes) -> tuple[int, int]:
 
 def _print(name: str, figures: dict[str, Any]) -> None:
     print(f"{name}: {figures['megapixels']:.2f} MP, {figures['bits_per_pixel']:.2f} bits a pixel")
-    limit, difference = figures["ratio_limit"]["median"], figures["difference"]
-    print(f"  limit  {figures['ms']['limit']:.2f}  parsing the file alone would be {limit:.2f} times the usual")
-    print(f"  ours   {figures['ms']['ours']:.2f}")
-    for other in ("usual", "lean"):
-        ratio = figures["ratio"][other]
-        spread = f"({ratio['min']:.2f} to {ratio['max']:.2f})"
-        print(f"  {other:<6} {figures['ms'][other]:.2f}  ours is {ratio['median']:.2f} times as fast {spread}")
+    ms, ratio, difference = figures["ms"], figures["ratio"], figures["difference"]
     print(
-        f"  differences: boxes {difference['boxes']:.0e} px, pixels {difference['pixels_mean']:.2f} levels on average, "
-        f"{difference['pixels_max']:.0f} at most"
+        f"  limit  {ms['limit']:6.2f}  parsing the file alone would be {_spread(ratio['usual/limit'])} times as fast as the usual"
     )
-    print(f"  {'holds' if figures['holds'] else 'FAILS'} (at least {RATIO} times the usual, boxes equal, pixels close)")
+    print(f"  usual  {ms['usual']:6.2f}")
+    print(f"  lean   {ms['lean']:6.2f}")
+    print(
+        f"  ours   {ms['ours']:6.2f}  {_spread(ratio['usual/ours'])} times as fast as the usual, {_spread(ratio['lean/ours'])} as the lean"
+    )
+    print(
+        f"         boxes differ by {difference['boxes']:.0e} px, pixels by {difference['pixels_mean']:.2f} levels on average, {difference['pixels_max']:.0f} at most"
+    )
+    print(
+        f"  packed {ms['packed']:6.2f}  {_spread(ratio['usual/packed'])} times as fast as the usual from the original files; {figures['bytes_packed']:.2f} of the bytes, pixels differ by {difference['packed_mean']:.2f} levels"
+    )
+    print(
+        f"  {'holds' if figures['holds'] else 'FAILS'} (ours at least {RATIO} times the usual, boxes equal, pixels close)"
+    )
+
+
+def _spread(ratio: dict[str, float]) -> str:
+    return f"{ratio['median']:.2f} ({ratio['min']:.2f} to {ratio['max']:.2f})"
 
 
 if __name__ == "__main__":

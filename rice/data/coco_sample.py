@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from rice.data.coco import CocoAnnotation, CocoImage
+from rice.data.jpeg_window import restart_interval
 from rice.data.shards import Sample
 
 _QUALITY = 90
@@ -39,14 +40,17 @@ def sample_of(image: CocoImage, content: bytes, min_edge: int) -> Sample:
 
 
 def shrunk(sample: Sample, pixels_HW3: NDArray[np.uint8], short_edge: int) -> Sample:
-    """The sample with its picture and boxes made smaller, where its shorter edge is longer than `short_edge`."""
+    """The sample with its picture and boxes made smaller, where its shorter edge is longer than `short_edge`.
+
+    Restart markers in the file let a crop be decoded without the rest.
+    """
     scale = short_edge / min(sample.width, sample.height)
     if scale >= 1:
         return sample
     width, height = round(sample.width * scale), round(sample.height * scale)
     buffer = io.BytesIO()
     smaller = Image.fromarray(pixels_HW3).resize((width, height), Image.Resampling.LANCZOS)
-    smaller.save(buffer, "JPEG", quality=_QUALITY)
+    smaller.save(buffer, "JPEG", quality=_QUALITY, subsampling="4:2:0", restart_marker_blocks=restart_interval(width))
     scales = np.array([width / sample.width, height / sample.height] * 2)
     return replace(
         sample,

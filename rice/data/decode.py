@@ -1,7 +1,8 @@
 """From a picture's bytes to the pixels of a crop, by the shortest way.
 
-A JPEG is decoded at 1/2, 1/4 or 1/8 by libjpeg-turbo's scaled inverse transform where the crop still has the pixels
-that are asked for, and only the crop is resized, in uint8. Anything else (PNG, CMYK, 16 bits, EXIF rotation, damage)
+A JPEG is cut to the crop before it is decoded, where its restart markers allow it, and decoded at 1/2, 1/4 or 1/8 by
+libjpeg-turbo's scaled inverse transform where the crop still has the pixels that are asked for. Only the crop is
+resized, in uint8. Anything else (PNG, CMYK, 16 bits, EXIF rotation, damage)
 takes Pillow's way.
 
 Shapes: h, w the crop as decoded, S the edge asked for.
@@ -17,6 +18,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from rice.data.jpeg_window import cut
 from rice.data.picture import DECODER_ERRORS
 from rice.data.regions import Crop
 
@@ -40,17 +42,18 @@ def decode_crop(data: bytes, frame: tuple[int, int], crop: Crop, size: int, *, f
     the sizes call for it, as `CocoSplit.load_image` does.
     Errors: DamagedPictureError.
     """
-    decoded = _decode_jpeg(data, frame, crop, size)
+    reduction = reduction_for(crop, size)
+    decoded = _decode_jpeg(data, frame, crop, reduction)
     if decoded is None:
-        decoded = np.array(_open(data, frame)), 1
-    pixels, reduction = decoded
-    left, top, width, height = (edge // reduction for edge in crop)
+        decoded, reduction = (np.array(_open(data, frame)), crop), 1
+    pixels, place = decoded
+    left, top, width, height = (edge // reduction for edge in place)
     return _resize(pixels[top : top + height, left : left + width], size, flip)
 
 
 def decode_picture(data: bytes, frame: tuple[int, int]) -> Pixels:
     """The whole upright picture, RGB (height, width, 3). Errors: DamagedPictureError."""
-    decoded = _decode_jpeg(data, frame, Crop(0, 0, *frame), max(frame))
+    decoded = _decode_jpeg(data, frame, Crop(0, 0, *frame), reduction=1)
     return np.array(_open(data, frame)) if decoded is None else decoded[0]
 
 
@@ -62,18 +65,24 @@ def reduction_for(crop: Crop, size: int) -> int:
     return 1
 
 
-def _decode_jpeg(data: bytes, frame: tuple[int, int], crop: Crop, size: int) -> tuple[Pixels, int] | None:
-    """(pixels of the whole picture, reduction); None for what libjpeg-turbo cannot read faultlessly as RGB."""
-    reduction = reduction_for(crop, size)
-    width, height = (-(-edge // reduction) for edge in frame)
+def _decode_jpeg(data: bytes, frame: tuple[int, int], crop: Crop, reduction: int) -> tuple[Pixels, Crop] | None:
+    """(reduced pixels of a window or the whole picture, the crop's place in it before reduction).
+
+    None for what libjpeg-turbo cannot read faultlessly as RGB.
+    """
     try:
-        stored_height, stored_width, colours, _ = simplejpeg.decode_jpeg_header(data)
-        if (stored_width, stored_height) != frame or colours not in _COLOURS:
+        height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
+        if (width, height) != frame or colours not in _COLOURS:
             return None
-        pixels: Pixels = simplejpeg.decode_jpeg(data, fastupsample=True, min_height=height, min_width=width)
+        window = cut(data, crop)
+        if window is not None:
+            data, crop = window
+            height, width, _, _ = simplejpeg.decode_jpeg_header(data)
+        reduced = -(-height // reduction), -(-width // reduction)
+        pixels: Pixels = simplejpeg.decode_jpeg(data, fastupsample=True, min_height=reduced[0], min_width=reduced[1])
     except ValueError:
         return None
-    return (pixels, reduction) if pixels.shape[:2] == (height, width) else None
+    return (pixels, crop) if pixels.shape[:2] == reduced else None
 
 
 def _open(data: bytes, frame: tuple[int, int]) -> Image.Image:
