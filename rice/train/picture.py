@@ -22,12 +22,13 @@ def draw_course(metrics: Path, picture: Path) -> None:
     steps = [line for line in lines if "loss" in line]
     validations = [line for line in lines if "retrieval_map" in line]
     figure, panels = plt.subplots(1, 3 if validations else 2, figsize=(11 if validations else 8, 3.2))
-    for name in sorted({key for line in steps for key in line if key.startswith("loss")}):
+    parts = sorted({key for line in steps for key in line if key.startswith("loss_")})
+    for name in ["loss", *(parts if len(parts) > 1 else [])]:
         _line(panels[0], steps, name)
     panels[0].set(title="loss", xlabel="step")
     panels[0].legend(frameon=False)
     _line(panels[1], steps, "grad_norm")
-    panels[1].set(title="gradient norm, and learning rate (dashed)", xlabel="step")
+    panels[1].set(title="gradient norm, rate (dashed)", xlabel="step")
     rates = panels[1].twinx()
     rates.plot([line["step"] for line in steps], [line["learning_rate"] for line in steps], "--", color="0.6")
     rates.set_ylim(bottom=0)
@@ -47,8 +48,9 @@ def draw_course(metrics: Path, picture: Path) -> None:
 def _line(panel: Any, lines: Sequence[dict[str, Any]], name: str) -> None:
     """Thin as measured, thick as a running mean."""
     found = [(line["step"], float(line[name])) for line in lines if name in line]
-    window = max(min(_SMOOTH, len(found) // 10), 1)
+    half = min(_SMOOTH, len(found) // 10) // 2
     steps, values = [step for step, _ in found], [value for _, value in found]
     (thin,) = panel.plot(steps, values, linewidth=0.6, alpha=0.4)
-    means = [sum(values[max(i - window, 0) : i + 1]) / (i + 1 - max(i - window, 0)) for i in range(len(values))]
+    around = [values[max(i - half, 0) : i + half + 1] for i in range(len(values))]
+    means = [sum(near) / len(near) for near in around]
     panel.plot(steps, means, linewidth=1.8, color=thin.get_color(), label=name.replace("_", " "))
