@@ -33,7 +33,7 @@ class StreamConfig:
         image_positives: Image-level classes per picture (MLCD: 8).
         crop_scale: Share of a picture's area that a crop keeps. The paper does not say.
         crop_ratio: Width over height of a crop, in the picture's pixels.
-        flip: Probability of mirroring. Text reads backwards then: 0 for OCR data.
+        flip: Probability of mirroring a picture without text; text would read backwards, and is never mirrored.
         min_visible: A region stays where at least this share of its area lies in the crop.
         window: Shards that are mixed; every worker holds their annotations, about 100 bytes a sample and 20 a region.
         workers: Processes that read and decode for one rank; 0: none.
@@ -73,7 +73,7 @@ class StreamConfig:
 class Batch(NamedTuple):
     """A rank's share of a step. Labels are padded with -1.
 
-    images: uint8 (B, 3, S, S), RGB. boxes: float32 (B, N, 4), xyxy in pixels of the crop, never empty: a picture
+    images: uint8 (B, 3, S, S), RGB, channels last in memory. boxes: float32 (B, N, 4), xyxy in pixels of the crop, never empty: a picture
     without regions has the whole crop N times, without labels. object_labels: int64 (B, N, 1). ocr_labels: int64
     (B, N, M), distinct ids. image_labels: int64 (B, I), most prominent first. samples: int64 (B,), global indices.
     corrupt: bool (B,): black pictures without labels; reasons: one line for each of them, in order.
@@ -109,12 +109,12 @@ def training_view(record: Record, config: StreamConfig, draws: Draws) -> View:
     """A random crop, mirrored or not, and N of the regions that are still visible in it."""
     frame = record.width, record.height
     crop = draw_crop(*frame, config.crop_scale, config.crop_ratio, draws)
-    flip = bool(draws.uniform(1)[0] < config.flip)
+    mirrored, has_text = draws.uniform(1)[0] < config.flip, any(len(ids) for ids in record.tokens)
     boxes_R4 = record.boxes.astype(np.float64)
     visible = np.flatnonzero(visible_share(boxes_R4, crop) >= config.min_visible)
     chosen_N = visible[balanced(len(visible), config.regions, draws)]
     tokens = [draw_positives(record.tokens[i], config.positives, draws) for i in chosen_N.tolist()]
-    return _view(record, config, crop, flip, chosen_N, tokens, config.regions)
+    return _view(record, config, crop, bool(mirrored and not has_text), chosen_N, tokens, config.regions)
 
 
 def whole_view(record: Record, config: StreamConfig) -> View:
@@ -144,7 +144,7 @@ def _view(
 def assemble(views: Sequence[View], pictures: Sequence[bytes], samples: Indices, size: int) -> Batch:
     """Decode the pictures and pad all samples to the same number of regions."""
     count, slots = len(views), max(len(view.boxes) for view in views)
-    images = torch.empty(count, 3, size, size, dtype=torch.uint8)
+    images = torch.empty(count, size, size, 3, dtype=torch.uint8).permute(0, 3, 1, 2)
     boxes = np.tile(np.array([0, 0, size, size], dtype=np.float32), (count, slots, 1))
     labels = np.full((count, slots, 1), NO_LABEL)
     tokens = np.full((count, slots, views[0].tokens.shape[1]), NO_LABEL)

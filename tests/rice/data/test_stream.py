@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -267,3 +268,18 @@ def test_a_region_needs_half_of_itself_in_the_crop() -> None:
         mask[:50, :50] = 1
         inside = mask[crop.top : crop.top + crop.height, crop.left : crop.left + crop.width].sum() / mask.sum()
         assert (view.labels == 3).all() if inside >= 0.5 else (view.labels == -1).all()
+
+
+@pytest.mark.parametrize(("tokens", "mirrored"), [([], True), ([3], False)])
+def test_pictures_with_text_are_never_mirrored(tokens: list[int], mirrored: bool) -> None:
+    record = Record(
+        key="a",
+        width=64,
+        height=64,
+        boxes=np.array([[0, 0, 8, 8], [8, 8, 60, 60]], dtype=np.uint16),
+        labels=np.array([1, -1], dtype=np.int32),
+        tokens=[np.array([], dtype=np.int32), np.array(tokens, dtype=np.int32)],
+        image_labels=np.array([], dtype=np.int32),
+    )
+    views = [training_view(record, replace(CONFIG, flip=1.0), Draws(0, 0, sample)) for sample in range(5)]
+    assert {view.flip for view in views} == {mirrored}
