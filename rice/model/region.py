@@ -30,8 +30,10 @@ _QUERIES = ("cls", "roi_align", "learned")
 class RegionConfig:
     """The region layers behind a tower.
 
-    `heads`: 0 stands for the tower's. `query`: what a region asks with: the picture's class token, the mean of its box
-    (RoIAlign), or one learned vector.
+    Args:
+        layers: How many; dropped at export.
+        heads: Of each; 0 stands for the tower's.
+        query: What a region asks with: the picture's class token, the mean of its box (RoIAlign), or a learned vector.
     """
 
     layers: int = 2

@@ -19,7 +19,7 @@ from rice.model.vit import ViT
 from rice.train.config import TrainConfig
 from rice.train.cost import classifier_gflops, forward_gflops
 from rice.train.final import load_centers, load_tower, write_final
-from rice.train.learner import Learner
+from rice.train.learner import Learner, uses_bf16
 from rice.train.loop import CHECKPOINTS, METRICS, Run, resume
 from rice.train.picture import draw_course
 from rice.train.sinks import open_log
@@ -143,6 +143,7 @@ def start(
             seed=config.seed,
             name=name,
             device=world.device,
+            bf16=uses_bf16(config, world.device),
             betas=optimiser.betas,
             eps=optimiser.eps,
             weight_decay=optimiser.weight_decay,

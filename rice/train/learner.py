@@ -63,7 +63,7 @@ class Learner:
         """`tower`: on the CPU, equal on every rank; it is moved, and wrapped as the configuration says."""
         self.config, self.world, self.banks = config, world, banks
         self.tower = tower
-        self.bf16 = _bf16(config, world.device)
+        self.bf16 = uses_bf16(config, world.device)
         self.embedder = Embedder(tower).to(world.device).train()
         self._wrapped = self._parallel()
         optimiser = config.optimiser
@@ -168,7 +168,8 @@ class Learner:
         )
 
 
-def _bf16(config: TrainConfig, device: torch.device) -> bool:
+def uses_bf16(config: TrainConfig, device: torch.device) -> bool:
+    """Whether products take bf16 on this device. Errors: RiceError where it is asked for and there is none."""
     wanted = config.machine.precision
     able = device.type == "cuda" and torch.cuda.is_bf16_supported()
     if wanted == "bf16" and not able:
