@@ -250,18 +250,17 @@ def _memory_apart(config: Config, side: Side) -> dict[str, float]:
 
 
 def _memory(config: Config, side: Side) -> dict[str, float]:
-    """MiB: centres and moments, the peak above them in two steps, and the sum; `libraries` are in none of them."""
+    """MiB: centres and moments, the peak above them in a step, and the sum; `libraries` are in none of them."""
     libraries = _resident(config)
     built = BUILD[side](config)
-    batches = [_batch(config, number) for number in range(3)]
-    built.step(*batches[0], 0)  # moments and libraries come with the first step
+    first, second = (_batch(config, number) for number in range(2))
+    built.step(*first, 0)  # moments and libraries come with the first step
     if isinstance(built, Dense):
         built.optimiser.zero_grad(set_to_none=True)
-    batches[0][0].grad = None
+    first[0].grad = None
     state = 3 * config.classes * config.width * 4 / 2**20
     before = _reset_peak(config)
-    for number in (1, 2):
-        built.step(*batches[number], number)
+    built.step(*second, 1)
     extra = _peak(config) - before
     return {"state": state, "extra": extra, "total": state + extra, "libraries": libraries}
 

@@ -102,6 +102,7 @@ class CenterBank:
         unit_BND = normalize(embeddings_BND.to(self._rows.weight.dtype), dim=2)
         return cast(Tensor, _Total.apply(unit_BND, self, slots))
 
+    @torch.no_grad()
     def grad_square_norm(self) -> Tensor:
         """Squared norm of all ranks' centre gradients, each row once; the same scalar on every rank."""
         norm = self._rows.weight.new_zeros(())
@@ -109,6 +110,7 @@ class CenterBank:
             norm += rows.square_norm()
         return self.ranks.add(norm)
 
+    @torch.no_grad()
     def step(self, lr: float, coefficient: float | Tensor = 1.0) -> None:
         """AdamW on the rows that took part since the last step, by gradient times `coefficient`; then forget it."""
         for rows in self.gradients.parts():
@@ -162,7 +164,7 @@ class _Total(torch.autograd.Function):
         terms_N3G = torch.stack([loss_NG, positive_NG, negative_NG], 1)
         slots = [
             Backward(unit_GD, these, cosine_P, Terms(*terms_3G), upstream)
-            for unit_GD, these, cosine_P, terms_3G in zip(unit_NGD, ctx.slots, cosines, terms_N3G, strict=True)
+            for unit_GD, these, cosine_P, terms_3G in zip(unit_NGD.detach(), ctx.slots, cosines, terms_N3G, strict=True)
         ]
         gradient_GND = torch.stack(bank.gradients.take(slots), 1)
         return bank.ranks.scatter_sum(gradient_GND) * bank.averaged_over, None, None

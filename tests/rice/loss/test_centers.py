@@ -59,6 +59,7 @@ def test_loss_gradients_and_norm_are_those_of_the_equations(
     dense = torch.zeros_like(by_center)
     for part in bank.gradients.parts():
         dense[part.rows] = part.values
+        assert not part.values.requires_grad  # no graph that would keep every chunk
     torch.testing.assert_close(dense, by_center, rtol=1e-10, atol=1e-10)
 
 
