@@ -8,12 +8,10 @@ their ratios counts. The limit is what the forward's matrix products would take 
 fp32 libraries reaches here on a large product.
 """
 
-import contextlib
 import json
 import statistics
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +21,7 @@ import tyro
 from torch import Tensor
 from torch.nn.functional import linear
 
-from probes.provenance import device_name
+from benchmarks.timing import alternate, machine, ratios, shown, spread
 from rice.encoders.cost import cost
 from rice.encoders.zoo import entries
 from rice.model import checkpoint
@@ -71,9 +69,7 @@ def main(config: Config) -> int:
     ours, theirs = (model.to(config.device, dtype) for model in twins(config.depth))
     report: dict[str, Any] = {
         "config": asdict(config) | {"json": None},
-        "machine": device_name(config.device),
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
+        **machine(config.device),
         "sizes": {},
     }
     print(f"{report['machine']}, {report['threads']} thread(s), torch {torch.__version__}, {dtype}")
@@ -104,14 +100,13 @@ def _measure(ours: ViT, theirs: Any, size: int, config: Config, dtype: torch.dty
     images = torch.randn(config.batch, 3, size, size, device=config.device, dtype=dtype)
     difference = (ours(images).hidden - theirs(images).last_hidden_state).abs().max().item()
     runs = {"ours": lambda: ours(images), "transformers": lambda: theirs(images)}
-    seconds = _alternate(runs, config)
-    ratios = [mine / other for mine, other in zip(seconds["ours"], seconds["transformers"], strict=True)]
+    seconds = alternate(runs, config.rounds, config.device)
     spec = replace(entries("rice-b16-512")[0].spec, depth=config.depth)
     gflop = config.batch * (cost(spec, size).gflops or 0.0)
     figures = {
         "difference": difference,
-        "seconds": {name: _summary(values) for name, values in seconds.items()},
-        "ratio": _summary(ratios),
+        "seconds": {name: spread(values) for name, values in seconds.items()},
+        "ratio": ratios(seconds, "ours", "transformers"),
         "gflop": gflop,
         "gflop_per_s": {name: gflop / statistics.median(values) for name, values in seconds.items()},
         "limit_seconds": gflop * 1e9 / peak,
@@ -119,59 +114,22 @@ def _measure(ours: ViT, theirs: Any, size: int, config: Config, dtype: torch.dty
     return figures | {"holds": difference <= TOLERANCE[dtype] and figures["ratio"]["median"] <= RATIO}
 
 
-def _alternate(runs: dict[str, Callable[[], Any]], config: Config) -> dict[str, list[float]]:
-    """Seconds of every run; each round has both, and each goes first in every second round."""
-    seconds: dict[str, list[float]] = {name: [] for name in runs}
-    for run in runs.values():
-        run()
-    for number in range(config.rounds):
-        for name in sorted(runs, reverse=number % 2 == 1):
-            with _stopwatch(seconds[name], config.device):
-                runs[name]()
-    return seconds
-
-
-@contextlib.contextmanager
-def _stopwatch(into: list[float], device: str) -> Iterator[None]:
-    """Append the seconds of the block, all work on the device included."""
-    _wait(device)
-    began = time.perf_counter()
-    yield
-    _wait(device)
-    into.append(time.perf_counter() - began)
-
-
-def _wait(device: str) -> None:
-    if device.startswith("cuda"):
-        torch.cuda.synchronize(device)
-
-
 def _peak_flops(device: str, dtype: torch.dtype) -> float:
     """Of the MLP's first product for 4096 tokens, by the better of torch's libraries."""
     rows, layer = 4096, Linear(B16.width, B16.mlp_width, device=device, dtype=dtype)
     x = torch.randn(rows, B16.width, device=device, dtype=dtype)
     products: tuple[Callable[[], Tensor], ...] = (lambda: layer(x), lambda: linear(x, layer.weight, layer.bias))
-    seconds: list[float] = []
-    for product in products:
-        product()
-        for _ in range(7):
-            with _stopwatch(seconds, device):
-                product()
-    return 2 * rows * B16.width * B16.mlp_width / min(seconds)
-
-
-def _summary(values: list[float]) -> dict[str, float]:
-    return {"median": statistics.median(values), "min": min(values), "max": max(values)}
+    seconds = alternate({str(number): product for number, product in enumerate(products)}, 7, device)
+    return 2 * rows * B16.width * B16.mlp_width / min(map(min, seconds.values()))
 
 
 def _print(size: int, figures: dict[str, Any]) -> None:
     print(f"{size} px: largest difference of outputs {figures['difference']:.1e}")
     for name, values in figures["seconds"].items():
         rate = figures["gflop_per_s"][name]
-        spread = f"({values['min']:.3f} to {values['max']:.3f})"
-        print(f"  {name:<13} {values['median']:.3f} s  {spread}  {rate:.0f} GFLOP/s")
-    ratio, mine = figures["ratio"], figures["seconds"]["ours"]["median"]
-    print(f"  ratio         {ratio['median']:.3f}    ({ratio['min']:.3f} to {ratio['max']:.3f})")
+        print(f"  {name:<13} {shown(values)} s  {rate:.0f} GFLOP/s")
+    mine = figures["seconds"]["ours"]["median"]
+    print(f"  ratio         {shown(figures['ratio'])}")
     print(
         f"  limit         {figures['limit_seconds']:.3f} s  for {figures['gflop']:.0f} GFLOP at the best rate of a "
         f"product here; ours reaches {figures['limit_seconds'] / mine:.0%} of it"

@@ -14,10 +14,10 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 
+from benchmarks.timing import alternate
 from probes.protocol import Metric
 from probes.provenance import device_name
 from probes.results import RESULTS, Identity, Result, load, store
@@ -58,15 +58,9 @@ def main() -> None:
 
 
 def _alternate(ours: Callable[[], None], baseline: Callable[[], None], rounds: int) -> dict[str, float]:
-    seconds: dict[str, list[float]] = {"ours": [], "baseline": []}
-    for _ in range(rounds + 1):
-        for name, job in (("ours", ours), ("baseline", baseline)):
-            start = time.perf_counter()
-            job()
-            seconds[name].append(time.perf_counter() - start)
-    counted = {name: values[1:] for name, values in seconds.items()}  # the first round fills caches and imports
-    medians = {name: statistics.median(values) for name, values in counted.items()}
-    return medians | {"min": min(counted["ours"]), "max": max(counted["ours"])}
+    seconds = alternate({"ours": ours, "baseline": baseline}, rounds)
+    medians = {name: statistics.median(values) for name, values in seconds.items()}
+    return medians | {"min": min(seconds["ours"]), "max": max(seconds["ours"])}
 
 
 def _command(*arguments: str) -> Callable[[], None]:

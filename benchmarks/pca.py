@@ -12,7 +12,6 @@ Shapes: F frames, T tokens of a frame, D width.
 import json
 import multiprocessing
 import resource
-import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -24,6 +23,7 @@ import numpy as np
 import tyro
 from numpy.typing import NDArray
 
+from benchmarks.timing import alternate, ratios, spread
 from probes.provenance import device_name
 from probes.visual.components import Components, StreamingPca
 
@@ -111,18 +111,12 @@ def _times(frames: list[Float32], rounds: int) -> dict[str, Any]:
         "sklearn_matrix": lambda: scikit_learn(matrix),
         "sklearn_stream": lambda: scikit_learn(np.concatenate(frames)),
     }
-    seconds: dict[str, list[float]] = {name: [] for name in runs}
-    for number in range(rounds + 1):
-        for name, run in runs.items():
-            began = time.perf_counter()
-            run()
-            if number:  # the first round warms up
-                seconds[name].append(time.perf_counter() - began)
+    seconds = alternate(runs, rounds)
     flop = matrix.shape[0] * matrix.shape[1] ** 2  # 2 N D^2 of a product, halved: it is symmetric
     return {
-        "seconds": {name: _summary(values) for name, values in seconds.items()},
-        "ratio_to_matrix": _summary(_ratios(seconds, "sklearn_matrix")),
-        "ratio_to_stream": _summary(_ratios(seconds, "sklearn_stream")),
+        "seconds": {name: spread(values) for name, values in seconds.items()},
+        "ratio_to_matrix": ratios(seconds, "ours", "sklearn_matrix"),
+        "ratio_to_stream": ratios(seconds, "ours", "sklearn_stream"),
         "gflop": flop / 1e9,
         "limit_seconds": flop / _peak_flops(),
     }
@@ -133,14 +127,6 @@ def _agreement(frames: list[Float32]) -> dict[str, Any]:
     cosines = np.abs((mine.axes * theirs.components_).sum(axis=1))
     error = np.abs(mine.explained / theirs.explained_variance_ratio_ - 1)
     return {"cosine": cosines.tolist(), "explained_variance_error": float(error.max())}
-
-
-def _ratios(seconds: dict[str, list[float]], other: str) -> list[float]:
-    return [mine / theirs for mine, theirs in zip(seconds["ours"], seconds[other], strict=True)]
-
-
-def _summary(values: list[float]) -> dict[str, float]:
-    return {"median": statistics.median(values), "min": min(values), "max": max(values)}
 
 
 def _peak_flops() -> float:

@@ -14,12 +14,9 @@ going first in turn, and medians of the ratios within a round count. Exits 1 whe
     crops      encoding ten crops of 224 pixels by the tower over one pass with ten boxes: 9.9 by FLOPs.
 """
 
-import contextlib
 import json
-import statistics
 import sys
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +25,7 @@ import torch
 import tyro
 from torch import Tensor, nn
 
-from probes.provenance import device_name
+from benchmarks.timing import alternate, machine, ratios, shown, spread
 from rice.model.config import B16
 from rice.model.region import Form, RegionLayer, RiceModel, cheaper_form, region_visibility
 from rice.model.rope import turns
@@ -74,14 +71,14 @@ def main(config: Config) -> int:
         torch.set_num_threads(config.threads)
     dtype = torch.bfloat16 if config.bf16 else torch.float32
     torch.manual_seed(0)
-    machine = f"{device_name(config.device)}, {torch.get_num_threads()} thread(s), torch {torch.__version__}, {dtype}"
-    print(f"{machine}; batch {config.batch}, {config.regions} regions")
+    here = machine(config.device)
+    print(", ".join(map(str, here.values())), dtype, f"batch {config.batch}, {config.regions} regions")
     figures: Figures = {"forms": _forms(config, dtype)}
     figures |= _layers(config, dtype) | _models(config, dtype)
     for name, figure in figures.items():
         _print(name, figure)
     if config.json is not None:
-        report = {"config": asdict(config) | {"json": None}, "machine": machine, "figures": figures}
+        report = {"config": asdict(config) | {"json": None}, **here, "figures": figures}
         config.json.write_text(json.dumps(report, indent=1) + "\n")
     return 0 if all(figure["holds"] for figure in figures.values()) else 1
 
@@ -121,7 +118,7 @@ def _layers(config: Config, dtype: torch.dtype) -> Figures:
         "reference": of(config.regions, "reference"),
         "one": of(1, None),
     }
-    seconds = _alternate(runs, config.rounds, config.device)
+    seconds = alternate(runs, config.rounds, config.device)
     chosen = cheaper_form(config.regions, GRID[0] * GRID[1], B16.width, B16.heads)
     return {
         "layer": _ratio(seconds, "many", "block", at_most=LAYER) | {"form": chosen},
@@ -149,7 +146,7 @@ def _models(config: Config, dtype: torch.dtype) -> Figures:
         "crops": infer(lambda: model.vit(crops)),
         "pass": infer(lambda: model(images, boxes[config.regions])),
     }
-    seconds = _alternate(runs, max(config.rounds // 2, 3), config.device)
+    seconds = alternate(runs, max(config.rounds // 2, 3), config.device)
     return {
         "model": _ratio(seconds, "many", "one", at_most=GROWTH),
         "crops": _ratio(seconds, "crops", "pass", at_least=CROPS),
@@ -179,50 +176,17 @@ def _boxes(config: Config, regions: int) -> Tensor:
     return torch.cat([corners.amin(dim=2), corners.amax(dim=2)], dim=-1)
 
 
-def _alternate(runs: Mapping[str, Run], rounds: int, device: str) -> dict[str, list[float]]:
-    """Seconds of every run; each round has all of them, and each goes first in turn."""
-    seconds: dict[str, list[float]] = {name: [] for name in runs}
-    order = list(runs)
-    for run in runs.values():
-        run()
-    for _ in range(rounds):
-        for name in order:
-            with _stopwatch(seconds[name], device):
-                runs[name]()
-        order = [*order[1:], order[0]]
-    return seconds
-
-
-@contextlib.contextmanager
-def _stopwatch(into: list[float], device: str) -> Iterator[None]:
-    """Append the seconds of the block, all work on the device included."""
-    _wait(device)
-    began = time.perf_counter()
-    yield
-    _wait(device)
-    into.append(time.perf_counter() - began)
-
-
-def _wait(device: str) -> None:
-    if device.startswith("cuda"):
-        torch.cuda.synchronize(device)
-
-
 def _ratio(
     seconds: Mapping[str, list[float]], over: str, under: str, *, at_most: float | None = None, at_least: float = 0.0
 ) -> Figures:
-    ratios = [a / b for a, b in zip(seconds[over], seconds[under], strict=True)]
-    middle = statistics.median(ratios)
+    ratio = ratios(seconds, over, under)
+    middle = ratio["median"]
     return {
-        "seconds": {name: _summary(seconds[name]) for name in (over, under)},
-        "ratio": _summary(ratios),
+        "seconds": {name: spread(seconds[name]) for name in (over, under)},
+        "ratio": ratio,
         "limit": at_most if at_most is not None else at_least or None,
         "holds": (at_most is None or middle <= at_most) and middle >= at_least,
     }
-
-
-def _summary(values: list[float]) -> dict[str, float]:
-    return {"median": statistics.median(values), "min": min(values), "max": max(values)}
 
 
 def _print(name: str, figure: Figures) -> None:
@@ -230,9 +194,8 @@ def _print(name: str, figure: Figures) -> None:
     if "difference" in figure:
         print(f"  {name:<22} {figure['difference']:.1e} apart{verdict}")
         return
-    ratio = figure["ratio"]
     times = " over ".join(f"{values['median'] * 1e3:.1f} ms" for values in figure["seconds"].values())
-    print(f"  {name:<22} {ratio['median']:.3f} ({ratio['min']:.3f} to {ratio['max']:.3f})  {times}{verdict}")
+    print(f"  {name:<22} {shown(figure['ratio'])}  {times}{verdict}")
 
 
 if __name__ == "__main__":

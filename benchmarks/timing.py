@@ -5,26 +5,26 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import torch
-
 from probes.provenance import device_name
 
 
 def alternate(runs: Mapping[str, Callable[[], Any]], rounds: int, device: str = "cpu") -> dict[str, list[float]]:
     """Seconds of every run, all work on the device included: each round has all of them, after one that does not count.
 
-    Every second round goes through them backwards, so that none gains by its place.
+    Each goes first in turn, so that none gains by its place.
     """
     seconds: dict[str, list[float]] = {name: [] for name in runs}
+    order = list(runs)
     for run in runs.values():
         run()
-    for number in range(rounds):
-        for name in list(runs)[:: 1 if number % 2 == 0 else -1]:
+    for _ in range(rounds):
+        for name in order:
             wait(device)
             began = time.perf_counter()
             runs[name]()
             wait(device)
             seconds[name].append(time.perf_counter() - began)
+        order = [*order[1:], order[0]]
     return seconds
 
 
@@ -41,11 +41,15 @@ def spread(values: Sequence[float]) -> dict[str, float]:
 def wait(device: str) -> None:
     """Until the device has done what it was given."""
     if device.startswith("cuda"):
+        import torch
+
         torch.cuda.synchronize(device)
 
 
 def machine(device: str = "cpu") -> dict[str, Any]:
     """What a figure must be read with."""
+    import torch
+
     return {"machine": device_name(device), "threads": torch.get_num_threads(), "torch": torch.__version__}
 
 

@@ -82,7 +82,7 @@ def tiny() -> TrainConfig:
         loss=ClusterLoss(scale=16.0, margin=0.1),
         rho=1.0,
         ocr_rho=1.0,
-        samples=32_000,
+        samples=12_800,
         batch=64,
         machine=MachineConfig(save_every=100, log_every=1),
     )
