@@ -60,7 +60,8 @@ class Config:
     """What is measured.
 
     Args:
-        pictures: Folder of JPEG files to measure as they are, too.
+        pictures: Folder of JPEG files to measure as they are, too. How fast they can be read is not judged: it
+            depends on their bits per pixel.
         count: Pictures of each kind.
         regions: Boxes in a picture.
         batch: Pictures in a batch.
@@ -109,7 +110,8 @@ def main(config: Config) -> int:
     report: dict[str, Any] = {"config": asdict(config) | {"pictures": None, "json": None}, "kinds": {}}
     report["machine"] = device_name("cpu")
     for name, pictures in _workloads(config):
-        report["kinds"][name] = _measure(pictures, config)
+        judged = ("usual/ours",) if name in {kind.name for kind in KINDS} else ()
+        report["kinds"][name] = _measure(pictures, config, judged)
         _print(name, report["kinds"][name])
     if config.json is not None:
         config.json.write_text(json.dumps(report, indent=1) + "\n")
@@ -150,7 +152,7 @@ def _jpeg(photo: Image.Image, kind: Kind, seed: int) -> bytes:
     return buffer.getvalue()
 
 
-def _measure(pictures: Sequence[bytes], config: Config) -> dict[str, Any]:
+def _measure(pictures: Sequence[bytes], config: Config, judged: tuple[str, ...]) -> dict[str, Any]:
     samples = [_sample(i, picture, config.regions) for i, picture in enumerate(pictures)]
     samples = samples[: len(samples) // config.batch * config.batch]
     smaller = [shrunk(s, decode_picture(s.image, (s.width, s.height)), SHORT_EDGE) for s in samples]
@@ -181,7 +183,7 @@ def _measure(pictures: Sequence[bytes], config: Config) -> dict[str, Any]:
         "ms": {name: statistics.median(values) / len(samples) * 1e3 for name, values in seconds.items()},
         "ratio": ratios,
         "difference": difference,
-        "holds": ratios["usual/ours"]["median"] >= RATIO and close,
+        "holds": close and all(ratios[name]["median"] >= RATIO for name in ("usual/packed", *judged)),
     }
 
 
@@ -323,24 +325,24 @@ def _size(picture: bytes) -> tuple[int, int]:
 
 def _print(name: str, figures: dict[str, Any]) -> None:
     print(f"{name}: {figures['megapixels']:.2f} MP, {figures['bits_per_pixel']:.2f} bits a pixel")
-    ms, ratio, difference = figures["ms"], figures["ratio"], figures["difference"]
+    ms, ratio, difference = figures["ms"], {k: _spread(v) for k, v in figures["ratio"].items()}, figures["difference"]
+    for name, told in {
+        "usual": "",
+        "lean": "",
+        "limit": f"{ratio['usual/limit']} times as fast as the usual: parsing the files alone",
+        "ours": f"{ratio['usual/ours']} times as fast as the usual, {ratio['lean/ours']} as the lean",
+        "packed": f"{ratio['usual/packed']} times as fast as the usual from the original files",
+    }.items():
+        print(f"  {name:<6} {ms[name]:6.2f}  {told}")
+    apart, largest, shrunk_apart = (difference[k] for k in ("pixels_mean", "pixels_max", "packed_mean"))
     print(
-        f"  limit  {ms['limit']:6.2f}  parsing the file alone would be {_spread(ratio['usual/limit'])} times as fast as the usual"
-    )
-    print(f"  usual  {ms['usual']:6.2f}")
-    print(f"  lean   {ms['lean']:6.2f}")
-    print(
-        f"  ours   {ms['ours']:6.2f}  {_spread(ratio['usual/ours'])} times as fast as the usual, {_spread(ratio['lean/ours'])} as the lean"
-    )
-    print(
-        f"         boxes differ by {difference['boxes']:.0e} px, pixels by {difference['pixels_mean']:.2f} levels on average, {difference['pixels_max']:.0f} at most"
-    )
-    print(
-        f"  packed {ms['packed']:6.2f}  {_spread(ratio['usual/packed'])} times as fast as the usual from the original files; {figures['bytes_packed']:.2f} of the bytes, pixels differ by {difference['packed_mean']:.2f} levels"
+        f"  ours differs by {difference['boxes']:.0e} px in boxes, {apart:.2f} levels in pixels ({largest:.0f} at most)"
     )
     print(
-        f"  {'holds' if figures['holds'] else 'FAILS'} (ours at least {RATIO} times the usual, boxes equal, pixels close)"
+        f"  packed has {figures['bytes_packed']:.0%} of the bytes; whole pictures differ by {shrunk_apart:.2f} levels"
     )
+    verdict = "holds" if figures["holds"] else "FAILS"
+    print(f"  {verdict} (at least {RATIO} times the usual: ours, where judged, and packed; boxes equal, pixels close)")
 
 
 def _spread(ratio: dict[str, float]) -> str:

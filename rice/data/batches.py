@@ -67,16 +67,16 @@ class StreamConfig:
         limits |= {name: getattr(self, name) >= 1 for name in least_one}
         wrong = [f"{name}={getattr(self, name)}" for name, holds in limits.items() if not holds]
         if wrong:
-            raise RiceError(f"{', '.join(wrong)} is out of range; see the help of rice.data.stream.StreamConfig")
+            raise RiceError(f"{', '.join(wrong)} is out of range; see rice.data.batches.StreamConfig")
 
 
 class Batch(NamedTuple):
     """A rank's share of a step. Labels are padded with -1.
 
-    images: uint8 (B, 3, S, S), RGB, channels last in memory. boxes: float32 (B, N, 4), xyxy in pixels of the crop, never empty: a picture
-    without regions has the whole crop N times, without labels. object_labels: int64 (B, N, 1). ocr_labels: int64
-    (B, N, M), distinct ids. image_labels: int64 (B, I), most prominent first. samples: int64 (B,), global indices.
-    corrupt: bool (B,): black pictures without labels; reasons: one line for each of them, in order.
+    images: uint8 (B, 3, S, S), RGB, channels last in memory. boxes: float32 (B, N, 4), xyxy in pixels of the crop,
+    never empty: a picture without regions has the whole crop N times, without labels. object_labels: int64 (B, N, 1).
+    ocr_labels: int64 (B, N, M), distinct ids. image_labels: int64 (B, I), most prominent first. samples: int64 (B,),
+    global indices. corrupt: bool (B,): black pictures without labels; reasons: one line for each of them, in order.
     """
 
     images: Tensor

@@ -5,7 +5,7 @@ libjpeg-turbo's scaled inverse transform where the crop still has the pixels tha
 resized, in uint8. Anything else (PNG, CMYK, 16 bits, EXIF rotation, damage)
 takes Pillow's way.
 
-Shapes: h, w the crop as decoded, S the edge asked for.
+Shapes: H, W a picture as decoded, h, w the crop in it, S the edge asked for.
 """
 
 import io
@@ -36,7 +36,8 @@ class DamagedPictureError(Exception):
 
 
 def decode_crop(data: bytes, frame: tuple[int, int], crop: Crop, size: int, *, flip: bool = False) -> Tensor:
-    """The crop, resized bilinearly with antialiasing to size x size and mirrored where asked: RGB, uint8 (3, S, S).
+    """The crop, resized bilinearly with antialiasing to size x size and mirrored where asked: RGB, uint8 (3, S, S),
+    channels last in memory.
 
     frame: (width, height) of the upright picture, in whose pixels `crop` is given. EXIF rotation is applied only where
     the sizes call for it, as `CocoSplit.load_image` does.
@@ -47,8 +48,7 @@ def decode_crop(data: bytes, frame: tuple[int, int], crop: Crop, size: int, *, f
     if decoded is None:
         decoded, reduction = (np.array(_open(data, frame)), crop), 1
     pixels, place = decoded
-    left, top, width, height = (edge // reduction for edge in place)
-    return _resize(pixels[top : top + height, left : left + width], size, flip)
+    return _resize(pixels, Crop(*(edge // reduction for edge in place)), size, flip)
 
 
 def decode_picture(data: bytes, frame: tuple[int, int]) -> Pixels:
@@ -109,10 +109,13 @@ def _to_rgb(picture: Image.Image) -> Image.Image:
     return picture.convert("RGB")
 
 
-def _resize(pixels_hw3: Pixels, size: int, flip: bool) -> Tensor:
-    image_13hw = torch.from_numpy(pixels_hw3).permute(2, 0, 1)[None]
-    image_13SS = interpolate(image_13hw, (size, size), mode="bilinear", antialias=True)
-    return (image_13SS.flip(3) if flip else image_13SS)[0]
+def _resize(pixels_HW3: Pixels, place: Crop, size: int, flip: bool) -> Tensor:
+    """The strides of the whole picture tell torch that channels come last, and its result is laid out alike."""
+    left, top, width, height = place
+    image_13HW = torch.from_numpy(pixels_HW3)[None].permute(0, 3, 1, 2)
+    crop_13hw = image_13HW[:, :, top : top + height, left : left + width]
+    crop_13SS = interpolate(crop_13hw, (size, size), mode="bilinear", antialias=True)
+    return (crop_13SS.flip(3) if flip else crop_13SS)[0]
 
 
 def _one_line(error: BaseException) -> str:

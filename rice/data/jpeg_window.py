@@ -97,7 +97,7 @@ def _layout(data: bytes) -> _Layout | None:
 def _splice(data: bytes, layout: _Layout, columns: slice, rows: slice) -> bytes | None:
     """The entropy-coded data of some units, each with the marker that ends it; None where markers are missing."""
     across, down = (-(-edge // unit) for edge, unit in zip((layout.width, layout.height), layout.unit, strict=True))
-    end = data.find(bytes([0xFF, _EOI]), layout.scan_at)
+    end = data.rfind(bytes([0xFF, _EOI]), layout.scan_at)  # a search from the front would take longer than all else
     ends = _marker_ends(np.frombuffer(data, np.uint8, max(end, layout.scan_at)), layout.scan_at)
     if end < 0 or len(ends) != across * down - 1:
         return None
