@@ -28,6 +28,8 @@ _REDUCTIONS = (8, 4, 2)
 """What libjpeg-turbo has vector code for; 3/8, 5/8, ... take longer than a full decode."""
 _COLOURS = ("YCbCr", "RGB", "Gray")
 """The others, of four channels, are Pillow's."""
+_MOST_PIXELS = 178_956_970
+"""Above it Pillow refuses a picture as a decompression bomb."""
 _EXIF_ORIENTATION = 0x0112
 
 
@@ -72,7 +74,7 @@ def _decode_jpeg(data: bytes, frame: tuple[int, int], crop: Crop, reduction: int
     """
     try:
         height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
-        if (width, height) != frame or colours not in _COLOURS:
+        if (width, height) != frame or colours not in _COLOURS or width * height > _MOST_PIXELS:
             return None
         window = cut(data, crop)
         if window is not None:

@@ -83,7 +83,6 @@ class RegionStream:
 
         The number of regions is that of the richest picture in each batch; slots without a region have no label.
         """
-
         part = functools.partial(self._part, batch=batch)
         return self._load(part, range(rank, -(-self.samples // batch), world))
 
@@ -139,6 +138,7 @@ class RegionStream:
             num_workers=self.config.workers,
             prefetch_factor=self.config.prefetch if self.config.workers else None,
             pin_memory=self.config.pin_memory,
+            generator=torch.Generator(),  # the workers' seed, of no use here, is else drawn from the run's own numbers
         )
         for loaded in loader:
             if isinstance(loaded, _Failure):

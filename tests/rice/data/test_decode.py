@@ -136,10 +136,15 @@ def test_another_size_is_told() -> None:
         decode_crop(data, FRAME, WHOLE, SIZE)
 
 
-def test_a_bomb_is_told_from_its_header() -> None:
-    data = bytearray(encoded(Image.new("L", (10, 10))))
-    data[16:24] = (60_000).to_bytes(4) * 2
-    with pytest.raises(DamagedPictureError):
+@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+def test_a_bomb_is_told_from_its_header(kind: str) -> None:
+    data = bytearray(encoded(Image.new("L", (10, 10)), kind))
+    if kind == "PNG":
+        data[16:24] = (60_000).to_bytes(4, "big") * 2
+    else:
+        at = data.index(b"\xff\xc0") + 5
+        data[at : at + 4] = (60_000).to_bytes(2, "big") * 2
+    with pytest.raises(DamagedPictureError, match="pixels" if kind == "JPEG" else ""):
         decode_crop(bytes(data), (60_000, 60_000), Crop(0, 0, 60_000, 60_000), SIZE)
 
 

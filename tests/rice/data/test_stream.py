@@ -86,7 +86,9 @@ def test_a_sample_looks_the_same_in_a_batch_of_any_size(folder: Path) -> None:
 def test_workers_change_nothing(folder: Path, workers: int) -> None:
     config = StreamConfig(**{**CONFIG.__dict__, "workers": workers})
     alone = steps(RegionStream.open(folder, CONFIG, seed=5), 3, 7, batch=4)
+    state = torch.get_rng_state()
     shared = steps(RegionStream.open(folder, config, seed=5), 3, 7, batch=4)
+    assert torch.equal(torch.get_rng_state(), state)
     assert all(map(same, alone, shared))
 
 
