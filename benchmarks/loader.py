@@ -4,7 +4,7 @@
 
 Both do the same work on one thread: read the bytes, decode, crop and resize to 224, mirror, take N of the boxes that
 are still visible along, and stack a batch. The crops, mirrorings and choices of boxes are ours, and are given to the
-others for nothing. Rounds alternate in one process; the median of the ratios of CPU time counts.
+others for nothing. Rounds alternate in one process; the median of their ratios counts.
 
     usual   torchvision's transforms.v2 on a PIL picture and tv_tensors boxes, to float tensors
     lean    PIL's own crop and resize, boxes by numpy, to uint8 tensors: the least that PIL takes
@@ -18,7 +18,6 @@ import json
 import statistics
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -35,6 +34,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import functional as pil_functional
 from torchvision.transforms.v2 import functional as v2
 
+from benchmarks.timing import alternate, machine, ratios, shown
 from probes.provenance import device_name
 from rice.data.batches import View, training_view
 from rice.data.coco_sample import shrunk
@@ -100,15 +100,14 @@ class Item(NamedTuple):
     path: Path
     view: View
     boxes: NDArray[np.float64]
-    chosen: NDArray[np.int64]
+    chosen: NDArray[np.int32]
 
 
 def main(config: Config) -> int:
     """Run everything; 0 where every figure holds."""
     torch.set_num_threads(1)
-    print(f"{device_name('cpu')}, 1 thread, torch {torch.__version__}; ms of CPU time per picture")
-    report: dict[str, Any] = {"config": asdict(config) | {"pictures": None, "json": None}, "kinds": {}}
-    report["machine"] = device_name("cpu")
+    print(f"{device_name('cpu')}, 1 thread, torch {torch.__version__}; ms per picture")
+    report: dict[str, Any] = {"config": asdict(config) | {"pictures": None, "json": None}} | machine() | {"kinds": {}}
     for name, pictures in _workloads(config):
         judged = ("usual/ours",) if name in {kind.name for kind in KINDS} else ()
         report["kinds"][name] = _measure(pictures, config, judged)
@@ -169,9 +168,9 @@ def _measure(pictures: Sequence[bytes], config: Config, judged: tuple[str, ...])
         }
         difference = _compare(runs["ours"](), runs["usual"](), runs["lean"]())
         difference["packed_mean"] = _compare_whole(stream, packed, config.batch)
-        seconds = _alternate(runs, config.rounds)
-    ratios = {
-        f"{slow}/{fast}": _ratios(seconds, slow, fast)
+        seconds = alternate(runs, config.rounds)
+    measured = {
+        f"{slow}/{fast}": ratios(seconds, slow, fast)
         for slow, fast in (("usual", "ours"), ("lean", "ours"), ("usual", "packed"), ("usual", "limit"))
     }
     close = difference["boxes"] <= BOX_TOLERANCE and difference["pixels_mean"] <= PIXEL_TOLERANCE
@@ -181,9 +180,9 @@ def _measure(pictures: Sequence[bytes], config: Config, judged: tuple[str, ...])
         "megapixels": pixels / len(samples) / 1e6,
         "bytes_packed": sum(len(s.image) for s in smaller) / sum(len(s.image) for s in samples),
         "ms": {name: statistics.median(values) / len(samples) * 1e3 for name, values in seconds.items()},
-        "ratio": ratios,
+        "ratio": measured,
         "difference": difference,
-        "holds": close and all(ratios[name]["median"] >= RATIO for name in ("usual/packed", *judged)),
+        "holds": close and all(measured[name]["median"] >= RATIO for name in ("usual/packed", *judged)),
     }
 
 
@@ -230,8 +229,7 @@ def _item(folder: Path, sample: Sample, stream: RegionStream, index: int) -> Ite
     labels = np.array(sample.labels, dtype=np.int32)
     record = Record(sample.key, sample.width, sample.height, sample.boxes, labels, none, none[0])
     view = training_view(record, stream.config, Draws(stream.seed, 0, index))
-    chosen_N = view.labels[view.labels >= 0]
-    return Item(folder / f"{sample.key}.jpg", view, sample.boxes.astype(np.float64), chosen_N)
+    return Item(folder / f"{sample.key}.jpg", view, sample.boxes.astype(np.float64), view.labels)
 
 
 def _usual(item: Item) -> tuple[Tensor, Tensor]:
@@ -246,7 +244,7 @@ def _usual(item: Item) -> tuple[Tensor, Tensor]:
         picture, boxes = v2.horizontal_flip(picture), v2.horizontal_flip(boxes)
     boxes = v2.clamp_bounding_boxes(boxes)
     image = v2.to_dtype(v2.to_image(picture), torch.float32, scale=True)
-    return image.as_subclass(Tensor), _padded(boxes.as_subclass(Tensor)[torch.from_numpy(item.chosen)])
+    return image.as_subclass(Tensor), _padded(boxes.as_subclass(Tensor)[torch.from_numpy(item.chosen).long()])
 
 
 def _lean(item: Item) -> tuple[Tensor, Tensor]:
@@ -300,24 +298,6 @@ def _compare_whole(stream: RegionStream, packed: RegionStream, batch: int) -> fl
     return statistics.mean((a.images.int() - b.images.int()).abs().float().mean().item() for a, b in pairs)
 
 
-def _alternate(runs: dict[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
-    """Seconds of CPU time of every run; each round has all of them, and they take turns at being first."""
-    seconds: dict[str, list[float]] = {name: [] for name in runs}
-    names = list(runs)
-    for number in range(rounds):
-        turn = number % len(names)
-        for name in names[turn:] + names[:turn]:
-            began = time.process_time()
-            runs[name]()
-            seconds[name].append(time.process_time() - began)
-    return seconds
-
-
-def _ratios(seconds: dict[str, list[float]], slow: str, fast: str) -> dict[str, float]:
-    values = [a / b for a, b in zip(seconds[slow], seconds[fast], strict=True)]
-    return {"median": statistics.median(values), "min": min(values), "max": max(values)}
-
-
 def _size(picture: bytes) -> tuple[int, int]:
     height, width, _, _ = simplejpeg.decode_jpeg_header(picture)
     return width, height
@@ -325,7 +305,11 @@ def _size(picture: bytes) -> tuple[int, int]:
 
 def _print(name: str, figures: dict[str, Any]) -> None:
     print(f"{name}: {figures['megapixels']:.2f} MP, {figures['bits_per_pixel']:.2f} bits a pixel")
-    ms, ratio, difference = figures["ms"], {k: _spread(v) for k, v in figures["ratio"].items()}, figures["difference"]
+    ms, ratio, difference = (
+        figures["ms"],
+        {k: shown(v, ".2f") for k, v in figures["ratio"].items()},
+        figures["difference"],
+    )
     for name, told in {
         "usual": "",
         "lean": "",
@@ -343,10 +327,6 @@ def _print(name: str, figures: dict[str, Any]) -> None:
     )
     verdict = "holds" if figures["holds"] else "FAILS"
     print(f"  {verdict} (at least {RATIO} times the usual: ours, where judged, and packed; boxes equal, pixels close)")
-
-
-def _spread(ratio: dict[str, float]) -> str:
-    return f"{ratio['median']:.2f} ({ratio['min']:.2f} to {ratio['max']:.2f})"
 
 
 if __name__ == "__main__":

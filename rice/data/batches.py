@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rice.data.decode import DamagedPictureError, decode_crop
-from rice.data.regions import Crop, Draws, balanced, draw_crop, draw_positives, pad, through_crop, visible_share
+from rice.data.regions import Crop, Draws, balanced, draw_crop, draw_positives, through_crop, visible_share
 from rice.data.shard_reader import Record
 from rice.data.shards import NO_LABEL
 from rice.errors import RiceError
@@ -92,75 +92,68 @@ class Batch(NamedTuple):
 class View(NamedTuple):
     """How one sample is shown, all of it known before its picture is decoded.
 
-    frame: (width, height) of the picture. boxes: (N, 4), pixels of the crop resized. labels: (N,). tokens: (N, M).
-    image_labels: (I,).
+    frame: (width, height) of the picture. boxes: (N, 4), pixels of the crop resized. labels: (N,). tokens: N arrays of
+    distinct ids. N is 0 where no region is visible.
     """
 
     frame: tuple[int, int]
     crop: Crop
     flip: bool
     boxes: NDArray[np.float64]
-    labels: Indices
-    tokens: Indices
-    image_labels: Indices
+    labels: NDArray[np.int32]
+    tokens: list[Indices]
+    image_labels: NDArray[np.int32]
 
 
 def training_view(record: Record, config: StreamConfig, draws: Draws) -> View:
     """A random crop, mirrored or not, and N of the regions that are still visible in it."""
     frame = record.width, record.height
     crop = draw_crop(*frame, config.crop_scale, config.crop_ratio, draws)
-    mirrored, has_text = draws.uniform(1)[0] < config.flip, any(len(ids) for ids in record.tokens)
+    has_text = any(len(ids) for ids in record.tokens)
+    flip = bool(draws.uniform(1)[0] < config.flip) and not has_text
     boxes_R4 = record.boxes.astype(np.float64)
     visible = np.flatnonzero(visible_share(boxes_R4, crop) >= config.min_visible)
     chosen_N = visible[balanced(len(visible), config.regions, draws)]
+    boxes_N4 = through_crop(boxes_R4[chosen_N], crop, config.size, flip)
     tokens = [draw_positives(record.tokens[i], config.positives, draws) for i in chosen_N.tolist()]
-    return _view(record, config, crop, bool(mirrored and not has_text), chosen_N, tokens, config.regions)
+    return View(frame, crop, flip, boxes_N4, record.labels[chosen_N], tokens, record.image_labels)
 
 
 def whole_view(record: Record, config: StreamConfig) -> View:
     """The whole picture with every region, in the order of the shard; of a text, the first M distinct ids."""
-    tokens = [np.array(list(dict.fromkeys(ids.tolist()))[: config.positives], dtype=np.int64) for ids in record.tokens]
-    every_R = np.arange(len(record.boxes))
-    crop = Crop(0, 0, record.width, record.height)
-    return _view(record, config, crop, False, every_R, tokens, max(len(every_R), 1))
+    frame = record.width, record.height
+    crop = Crop(0, 0, *frame)
+    boxes_R4 = through_crop(record.boxes.astype(np.float64), crop, config.size, flip=False)
+    distinct = (list(dict.fromkeys(ids.tolist()))[: config.positives] for ids in record.tokens)
+    tokens = [np.array(ids, dtype=np.int64) for ids in distinct]
+    return View(frame, crop, False, boxes_R4, record.labels, tokens, record.image_labels)
 
 
-def _view(
-    record: Record, config: StreamConfig, crop: Crop, flip: bool, chosen: Indices, tokens: list[Indices], slots: int
-) -> View:
-    """Fills the slots that no region takes."""
-    boxes_N4 = np.tile([0.0, 0.0, config.size, config.size], (slots, 1))
-    labels_N = np.full(slots, NO_LABEL)
-    tokens_NM = np.full((slots, config.positives), NO_LABEL)
-    if len(chosen):
-        boxes_N4[: len(chosen)] = through_crop(record.boxes[chosen].astype(np.float64), crop, config.size, flip)
-        labels_N[: len(chosen)] = record.labels[chosen]
-    for slot, ids in enumerate(tokens):
-        tokens_NM[slot, : len(ids)] = ids
-    image_labels_I = pad(record.image_labels.astype(np.int64), config.image_positives)
-    return View((record.width, record.height), crop, flip, boxes_N4, labels_N, tokens_NM, image_labels_I)
-
-
-def assemble(views: Sequence[View], pictures: Sequence[bytes], samples: Indices, size: int) -> Batch:
-    """Decode the pictures and pad all samples to the same number of regions."""
-    count, slots = len(views), max(len(view.boxes) for view in views)
+def assemble(
+    views: Sequence[View], pictures: Sequence[bytes], samples: Indices, config: StreamConfig, regions: int
+) -> Batch:
+    """Decode the pictures, and pad every sample to as many regions, with the whole crop as their box."""
+    count, size = len(views), config.size
     images = torch.empty(count, size, size, 3, dtype=torch.uint8).permute(0, 3, 1, 2)
-    boxes = np.tile(np.array([0, 0, size, size], dtype=np.float32), (count, slots, 1))
-    labels = np.full((count, slots, 1), NO_LABEL)
-    tokens = np.full((count, slots, views[0].tokens.shape[1]), NO_LABEL)
-    image_labels = np.full((count, len(views[0].image_labels)), NO_LABEL)
+    boxes = np.tile(np.array([0, 0, size, size], dtype=np.float32), (count, regions, 1))
+    labels = np.full((count, regions, 1), NO_LABEL)
+    tokens = np.full((count, regions, config.positives), NO_LABEL)
+    image_labels = np.full((count, config.image_positives), NO_LABEL)
     corrupt, reasons = np.zeros(count, dtype=bool), []
     for i, (view, picture) in enumerate(zip(views, pictures, strict=True)):
-        boxes[i, : len(view.boxes)] = view.boxes
+        shown = len(view.labels)
+        boxes[i, :shown] = view.boxes
         try:
             images[i] = decode_crop(picture, view.frame, view.crop, size, flip=view.flip)
         except DamagedPictureError as error:
             images[i], corrupt[i] = 0, True
             reasons.append(str(error))
             continue
-        labels[i, : len(view.labels), 0] = view.labels
-        tokens[i, : len(view.labels)] = view.tokens
-        image_labels[i] = view.image_labels
+        labels[i, :shown, 0] = view.labels
+        for slot, ids in enumerate(view.tokens):
+            tokens[i, slot, : len(ids)] = ids
+        first = view.image_labels[: config.image_positives]
+        image_labels[i, : len(first)] = first
     return Batch(
         images=images,
         boxes=torch.from_numpy(boxes),

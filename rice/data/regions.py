@@ -87,12 +87,16 @@ def through_crop(boxes_R4: Boxes, crop: Crop, size: int, flip: bool) -> Boxes:
 
 def visible_share(boxes_R4: Boxes, crop: Crop) -> NDArray[np.float64]:
     """(R,) in [0, 1]: how much of each box's area lies inside the crop. The boxes are not empty."""
-    low = np.array([crop.left, crop.top])
-    high = low + np.array([crop.width, crop.height])
-    corners_R22 = boxes_R4.reshape(-1, 2, 2).clip(low, high)
-    inside_R = np.prod(corners_R22[:, 1] - corners_R22[:, 0], axis=1)
-    share: NDArray[np.float64] = inside_R / np.prod(boxes_R4[:, 2:] - boxes_R4[:, :2], axis=1)
+    low, high = [crop.left, crop.top] * 2, [crop.left + crop.width, crop.top + crop.height] * 2
+    inside_R4 = boxes_R4.clip(low, high)
+    share: NDArray[np.float64] = _areas(inside_R4) / _areas(boxes_R4)
     return share
+
+
+def _areas(boxes_R4: Boxes) -> NDArray[np.float64]:
+    edges_2R = (boxes_R4[:, 2:] - boxes_R4[:, :2]).T
+    areas: NDArray[np.float64] = edges_2R[0] * edges_2R[1]
+    return areas
 
 
 def balanced(count: int, wanted: int, draws: Draws) -> Indices:
@@ -114,10 +118,3 @@ def draw_positives(tokens: NDArray[np.int32], wanted: int, draws: Draws) -> Indi
         return np.zeros(0, dtype=np.int64)
     distinct = np.unique(tokens).astype(np.int64)
     return distinct[np.argsort(draws.uniform(len(distinct)), kind="stable")][:wanted]
-
-
-def pad(values: NDArray[np.int64], length: int) -> Indices:
-    """(length,): the first `length` of `values`, then -1."""
-    padded = np.full(length, -1, dtype=np.int64)
-    padded[: len(values)] = values[:length]
-    return padded

@@ -94,13 +94,14 @@ class RegionStream:
             training_view(record, self.config, Draws(self.seed, epoch, sample))
             for record, epoch, sample in zip(self._records(places), epochs.tolist(), samples.tolist(), strict=True)
         ]
-        return assemble(views, self._pictures(places), samples, self.config.size)
+        return assemble(views, self._pictures(places), samples, self.config, self.config.regions)
 
     def _part(self, number: int, *, batch: int) -> Batch:
         samples = np.arange(number * batch, min((number + 1) * batch, self.samples))
         places = self._places(samples)
         views = [whole_view(record, self.config) for record in self._records(places)]
-        return assemble(views, self._pictures(places), samples, self.config.size)
+        regions = max(1, *(len(view.labels) for view in views))
+        return assemble(views, self._pictures(places), samples, self.config, regions)
 
     def _records(self, places: list[tuple[int, int]]) -> list[Record]:
         return [self._open(shard).sidecar.record(row) for shard, row in places]

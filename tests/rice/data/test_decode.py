@@ -144,7 +144,7 @@ def test_a_bomb_is_told_from_its_header(kind: str) -> None:
     else:
         at = data.index(b"\xff\xc0") + 5
         data[at : at + 4] = (60_000).to_bytes(2, "big") * 2
-    with pytest.raises(DamagedPictureError, match="pixels" if kind == "JPEG" else ""):
+    with pytest.raises(DamagedPictureError, match="pixels" if kind == "JPEG" else None):
         decode_crop(bytes(data), (60_000, 60_000), Crop(0, 0, 60_000, 60_000), SIZE)
 
 

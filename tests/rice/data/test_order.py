@@ -39,6 +39,8 @@ def test_epochs_and_seeds_differ_and_samples_are_mixed() -> None:
     _, other = WindowedShuffle(counts, window=6, seed=1).locate(np.arange(300))
     assert (samples[:300] == samples[300:]).mean() < 0.05
     assert (samples[:300] == other).mean() < 0.05
+    _, alone = WindowedShuffle(counts, window=1, seed=0).locate(np.arange(300))
+    assert len({tuple(samples_of_one) for samples_of_one in (alone % 50).reshape(6, 50).tolist()}) == 6
     assert abs(np.corrcoef(samples[:300], np.arange(300))[0, 1]) < 0.2
 
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from rice.data.regions import Crop, Draws, balanced, draw_crop, draw_positives, pad, through_crop, visible_share
+from rice.data.regions import Crop, Draws, balanced, draw_crop, draw_positives, through_crop, visible_share
 
 SEEDS = st.integers(0, 2**63)
 
@@ -115,11 +115,6 @@ def test_a_longer_text_gives_each_of_its_words_the_same_chance() -> None:
     for sample in range(4000):
         seen[draw_positives(np.arange(12, dtype=np.int32), 3, Draws(2, 0, sample))] += 1
     assert np.abs(seen - 1000).max() < 4 * math.sqrt(1000)
-
-
-def test_padding_cuts_and_fills() -> None:
-    assert pad(np.array([4, 2, 9]), 2).tolist() == [4, 2]
-    assert pad(np.array([4]), 3).tolist() == [4, -1, -1]
 
 
 @given(SEEDS, st.integers(0, 2**24 - 1), st.integers(0, 2**40 - 1))
