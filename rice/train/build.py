@@ -144,6 +144,7 @@ def start(
             name=name,
             device=world.device,
             bf16=uses_bf16(config, world.device),
+            keep_gradients=not config.machine.recompute_centers,
             betas=optimiser.betas,
             eps=optimiser.eps,
             weight_decay=optimiser.weight_decay,

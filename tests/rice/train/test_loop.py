@@ -113,7 +113,9 @@ def _tensors(checkpoint: Path) -> dict[str, torch.Tensor]:
     [
         pytest.param({"parallel": "fsdp2"}, id="fsdp2"),
         pytest.param({"recompute": True}, id="recompute"),
-        pytest.param({"recompute": True, "parallel": "fsdp2"}, id="recompute-fsdp2"),
+        pytest.param(
+            {"recompute": True, "recompute_centers": True, "parallel": "fsdp2"}, id="recompute-both-and-fsdp2"
+        ),
     ],
 )
 def test_how_a_run_is_executed_does_not_change_it(
