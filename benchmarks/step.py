@@ -11,7 +11,7 @@ rows of centres weigh as much as products, a batch of 512 would be needed to com
 
 import json
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -122,7 +122,7 @@ def measure(config: Config, world: World) -> dict[str, Any]:
     products = forward_gflops(settings) + classifier_gflops(settings, {"object": config.classes})
     ratio = ratios(seconds, "rice", "plain")
     return {
-        "config": {name: str(value) for name, value in vars(config).items()},
+        "config": asdict(config) | {"json": None},
         **machine(config.device),
         "sampled": int(config.rho * config.classes),
         "seconds": {name: spread(values) for name, values in seconds.items()},

@@ -211,3 +211,14 @@ def test_wrong_settings_are_one_line_and_write_nothing(
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-3), ("bf16", 0.1)])
+def test_a_gpu_computes_what_the_cpu_does(
+    data: Path, tmp_path: Path, unbroken: dict[int, Path], precision: Any, tolerance: float
+) -> None:
+    machine = replace(targets.config().machine, device="cuda", precision=precision)
+    train(targets.config(machine=machine), data, tmp_path / "out", None, None)
+    ours, theirs = (np.array(targets.curve(out))[:4, 0] for out in (tmp_path / "out", unbroken[1]))
+    np.testing.assert_allclose(ours, theirs, rtol=tolerance)

@@ -1,0 +1,92 @@
+"""`rice pack` and `rice train` as a user runs them, on photos."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from rice.train.config import TOWERS
+from rice.train.recipe import STAGE_1, STAGE_2, recipes
+
+
+def rice(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "rice.cli", *map(str, arguments)], capture_output=True, text=True, check=False
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.data
+def test_a_tiny_rice_retrieves_regions_of_unseen_photos_better_than_an_untrained_one(
+    shared_data: Path, tmp_path: Path
+) -> None:
+    for split, name in (("train2017", "train"), ("val2017", "val")):
+        assert rice("pack", shared_data / "coco", "--split", split, "--out", tmp_path / name).returncode == 0
+    out = tmp_path / "out"
+    flags = ["--data", tmp_path / "train", "--val", tmp_path / "val", "--out", out, "--samples", "6400"]
+    trained = rice("train", "tiny", *flags)
+    assert trained.returncode == 0, trained.stderr
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    losses = [line["loss"] for line in lines if "loss" in line]
+    before, after = (line for line in lines if "retrieval_map" in line)
+    assert losses[-1] < 0.7 * losses[0]
+    assert after["retrieval_map"] > before["retrieval_map"]
+    assert after["retrieval_top1"] > before["retrieval_top1"]
+    assert before["retrieval_n"] == after["retrieval_n"] > 500
+    photo = next((shared_data / "coco" / "val2017").glob("*.jpg"))
+    (tmp_path / "boxes.json").write_text("[[0, 0, 100, 100], [50, 50, 200, 150]]")
+    shown = rice("regions", photo, "--boxes", tmp_path / "boxes.json", "--encoder", f"rice:{out / 'final'}")
+    assert shown.returncode == 0, shown.stderr
+
+
+def test_recipes_are_the_papers_rows() -> None:
+    """Section 4.1 and Table 5."""
+    found = {name: config for name, (config, _) in recipes().items()}
+    for name, size in (("b16-224", 224), ("b16-512", 512), *((f"l14-{s}", s) for s in (224, 336, 378, 560))):
+        config, first = found[name], size == 224
+        assert (config.tower, config.size) == (name[:3], size)
+        assert config.samples == (STAGE_1 if first else STAGE_2)
+        assert config.optimiser.learning_rate == (1e-3 if first else 1e-4)
+        assert (config.batch, config.rho, config.stream.regions, config.stream.positives) == (32_768, 0.1, 10, 10)
+        assert (config.loss.margin, config.loss.scale, config.optimiser.weight_decay) == (0.3, 64.0, 0.2)
+        assert found[f"mlcd-{name}"].target == found[f"unicom-{name}"].target == "image"
+        assert found[f"mlcd-{name}"].stream.image_positives == 8
+        assert found[f"unicom-{name}"].stream.image_positives == 1
+    assert [found[f"table5-n{n}"].stream.regions for n in (1, 5, 10, 20)] == [1, 5, 10, 20]
+    assert [found[f"table5-k{k}"].classes for k in ("200k", "500k", "1m", "2m")] == [200_000, 500_000, 10**6, 2 * 10**6]
+    assert [found[f"table5-rho{rho}"].rho for rho in (0.05, 0.1, 0.2, 0.5)] == [0.05, 0.1, 0.2, 0.5]
+    assert [found[f"table5-m{m}"].stream.positives for m in (3, 5, 10, 20)] == [3, 5, 10, 20]
+    assert all(found[name].samples == STAGE_1 // 10 for name in found if name.startswith("table5"))
+
+
+def test_every_recipes_size_fits_its_towers_patch() -> None:
+    for config, _ in recipes().values():
+        assert config.size % TOWERS[config.tower].patch == 0
+
+
+@pytest.mark.data
+def test_a_dry_run_writes_nothing_and_says_the_cost(shared_data: Path, tmp_path: Path) -> None:
+    rice("pack", shared_data / "coco", "--split", "val2017", "--out", tmp_path / "val")
+    result = rice("train", "b16-224", "--data", tmp_path / "val", "--out", tmp_path / "out", "--dry-run")
+    assert result.returncode == 0, result.stderr
+    assert "396,729 of 32,768 images" in result.stdout
+    assert "GFLOPs forward per image" in result.stdout
+    assert not (tmp_path / "out").exists()
+
+
+def test_forward_flops_are_those_that_torch_counts() -> None:
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from rice.model.region import RiceModel
+    from rice.train.cost import forward_gflops
+
+    config = recipes()["tiny"][0]
+    with torch.device("meta"):
+        model = RiceModel(config.vit, config.region)
+        images, boxes = torch.empty(2, 3, 128, 128), torch.empty(2, config.stream.regions, 4)
+    with FlopCounterMode(display=False) as counter:
+        model(images, boxes)
+    assert counter.get_total_flops() / 2e9 == pytest.approx(forward_gflops(config), rel=1e-6)
