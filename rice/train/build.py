@@ -85,6 +85,8 @@ def run(config: TrainConfig, data: Path, out: Path, val: Path | None, init: Path
         classes = bank_classes(config, stream)
         validation = None if val is None else _validation(val, config, stream)
         _check_batch(config, world)
+        if not out.exists():
+            _check_first_batch(config, data, world)
         learner = Learner(config, world, *start(config, classes, init, world))
         identity = {
             "config": config.identity(),
@@ -178,6 +180,14 @@ def _validation(val: Path, config: TrainConfig, stream: RegionStream) -> RegionS
 def _check_batch(config: TrainConfig, world: World) -> None:
     if config.batch % world.size:
         raise RiceError(f"expected a batch that {world.size} ranks share evenly, got {config.batch}; pass --batch")
+
+
+def _check_first_batch(config: TrainConfig, data: Path, world: World) -> None:
+    """Errors: RiceError for shards whose first batch cannot be made, before the run has a folder."""
+    stream = dataclasses.replace(config.stream, workers=0, pin_memory=False)
+    next(
+        RegionStream.open(data, stream, seed=config.seed).batches(batch=config.batch, rank=world.rank, world=world.size)
+    )
 
 
 def _fingerprint(folder: Path) -> str:

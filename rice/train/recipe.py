@@ -78,11 +78,11 @@ def tiny() -> TrainConfig:
     """
     return TrainConfig(
         tower="tiny16",
-        stream=StreamConfig(size=128, crop_scale=(0.15, 1.0)),
+        stream=StreamConfig(size=128),
         loss=ClusterLoss(scale=16.0, margin=0.1),
         rho=1.0,
         ocr_rho=1.0,
-        samples=12_800,
+        samples=32_000,
         batch=64,
         machine=MachineConfig(save_every=100, log_every=1),
     )
