@@ -1,7 +1,9 @@
 """A run's numbers depend on its recipe, data and seed alone: not on ranks, kills, or how it is executed."""
 
 import json
+import os
 import random
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -211,6 +213,30 @@ def test_wrong_settings_are_one_line_and_write_nothing(
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda folder: os.truncate(folder / "test-000000.tar", 5000), "has 5000 bytes"),
+        (lambda folder: os.truncate(folder / "test-000001.parquet", 900), "is not a shard's sidecar"),
+        (lambda folder: _fewer_classes(folder / "dataset.json"), "has the object label"),
+    ],
+)
+def test_damaged_shards_are_one_line_and_write_nothing(
+    data: Path, tmp_path: Path, damage: Callable[[Path], None], message: str
+) -> None:
+    shards = Path(shutil.copytree(data, tmp_path / "shards"))
+    damage(shards)
+    settings = targets.config(batch=targets.SAMPLES)  # both shards in the first step
+    with pytest.raises(RiceError, match=message) as caught:
+        train(settings, shards, tmp_path / "out", None, None)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "out").exists()
+
+
+def _fewer_classes(file: Path) -> None:
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"object_classes": 2}))
 
 
 @pytest.mark.gpu
