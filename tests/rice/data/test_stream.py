@@ -241,6 +241,7 @@ def test_ranks_must_divide_the_batch(folder: Path, batch: int, world: int) -> No
         {"crop_ratio": (0.0, 1.0)},
         {"flip": 1.5},
         {"min_visible": 0.0},
+        {"min_edge": -1.0},
         {"window": 0},
         {"workers": -1},
         {"prefetch": 0},
@@ -285,3 +286,18 @@ def test_pictures_with_text_are_never_mirrored(tokens: list[int], mirrored: bool
     )
     views = [training_view(record, replace(CONFIG, flip=1.0), Draws(0, 0, sample)) for sample in range(5)]
     assert {view.flip for view in views} == {mirrored}
+
+
+def test_regions_of_too_few_pixels_are_not_shown(folder: Path) -> None:
+    """In crops and in whole pictures alike, and none of the others is lost."""
+
+    def of(batch: Batch) -> set[tuple[float, ...]]:
+        known = (batch.object_labels[:, :, 0] >= 0) | (batch.ocr_labels >= 0).any(2)
+        return {tuple(box) for box in batch.boxes[known].tolist()}
+
+    def edge(box: tuple[float, ...]) -> float:
+        return min(box[2] - box[0], box[3] - box[1])
+
+    every, large = (RegionStream.open(folder, replace(CONFIG, min_edge=e, regions=64), seed=5) for e in (0.0, 12.0))
+    for run in (lambda stream: next(stream.batches(batch=13)), lambda stream: next(stream.all_regions(batch=13))):
+        assert {box for box in of(run(every)) if edge(box) >= 12} == of(run(large)) != of(run(every))
