@@ -34,7 +34,7 @@ import tyro
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, linear, normalize, softplus
 
-from probes.provenance import device_name
+from benchmarks.timing import machine, wait
 from rice.loss import CenterBank, ClusterLoss, region_cluster_loss
 from rice.loss.equations import Form
 
@@ -166,14 +166,13 @@ def main(config: Config) -> int:
     if config.memory_of is not None:
         print(json.dumps(_memory(config, config.memory_of)))
         return 0
-    print(f"{device_name(config.device)}, {torch.get_num_threads()} thread(s), torch {torch.__version__}")
+    here = machine(config.device)
+    print(f"{here['machine']}, {here['threads']} thread(s), torch {here['torch']}")
     print(f"{config.regions} regions in {config.slots} slot(s), {config.classes:,} classes x {config.width}")
     sides: list[Side] = ["ours", "dense", "lean", "fused"] if config.baseline else ["ours"]
     report: dict[str, Any] = {
         "config": asdict(config) | {"json": None},
-        "machine": device_name(config.device),
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
+        **here,
         "memory": {side: _memory_apart(config, side) for side in sides},
         "difference": _difference(config) if config.baseline else None,
         "seconds": _seconds(config, sides) if config.rounds else {},
@@ -225,18 +224,13 @@ def _seconds(config: Config, sides: list[Side]) -> dict[str, list[float]]:
         embeddings, labels = _batch(config, number + 2)
         for side in sides[turn:] + sides[:turn]:
             embeddings.grad = None
-            _wait(config)
+            wait(config.device)
             began = time.perf_counter()
             built[side].step(embeddings, labels, number)
-            _wait(config)
+            wait(config.device)
             if number >= 0:
                 seconds[side].append(time.perf_counter() - began)
     return seconds
-
-
-def _wait(config: Config) -> None:
-    if config.device.startswith("cuda"):
-        torch.cuda.synchronize(config.device)
 
 
 def _memory_apart(config: Config, side: Side) -> dict[str, float]:

@@ -2,8 +2,7 @@
 
 A JPEG is cut to the crop before it is decoded, where its restart markers allow it, and decoded at 1/2, 1/4 or 1/8 by
 libjpeg-turbo's scaled inverse transform where the crop still has the pixels that are asked for. Only the crop is
-resized, in uint8. Anything else (PNG, CMYK, 16 bits, EXIF rotation, damage)
-takes Pillow's way.
+resized, in uint8. Anything else (PNG, CMYK, 16 bits, EXIF rotation, damage) takes Pillow's way.
 
 Shapes: H, W a picture as decoded, h, w the crop in it, S the edge asked for.
 """

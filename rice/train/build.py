@@ -1,7 +1,6 @@
 """From a recipe and folders to a run, and from a run to the folder that others use."""
 
 import dataclasses
-import json
 import platform
 from collections.abc import Mapping
 from importlib.metadata import version
@@ -18,9 +17,10 @@ from rice.model.region import RiceModel
 from rice.model.vit import ViT
 from rice.train.config import TrainConfig
 from rice.train.cost import classifier_gflops, forward_gflops
-from rice.train.final import load_centers, load_tower, write_final
+from rice.train.final import load_centers, load_tower, new_tower, write_final
 from rice.train.learner import Learner, uses_bf16
 from rice.train.loop import CHECKPOINTS, METRICS, Run, resume
+from rice.train.metrics import read_lines
 from rice.train.picture import draw_course
 from rice.train.sinks import open_log
 from rice.train.state import Checkpoints
@@ -117,7 +117,7 @@ def run(config: TrainConfig, data: Path, out: Path, val: Path | None, init: Path
 
 def report(out: Path) -> str:
     """What a finished run has to say: how validation went, and where things are."""
-    lines = [json.loads(text) for text in (out / METRICS).read_text(encoding="utf-8").splitlines()]
+    lines = read_lines(out / METRICS)
     losses = [line["loss"] for line in lines if "loss" in line]
     said = [f"loss {losses[0]:.4f} -> {losses[-1]:.4f}"] if losses else []
     validations = [line for line in lines if "retrieval_map" in line]
@@ -159,7 +159,7 @@ def start(
         return load_tower(config, init), banks
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        return (RiceModel(config.vit, config.region) if config.target == "regions" else ViT(config.vit)), banks
+        return new_tower(config), banks
 
 
 def _for_device(config: TrainConfig, device: torch.device) -> TrainConfig:

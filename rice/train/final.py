@@ -51,6 +51,11 @@ def write_final(learner: Learner, folder: Path) -> None:
         raise
 
 
+def new_tower(config: TrainConfig) -> RiceModel | ViT:
+    """The network that the target trains, from its random initialisation."""
+    return RiceModel(config.vit, config.region) if config.target == "regions" else ViT(config.vit)
+
+
 def load_tower(config: TrainConfig, folder: Path) -> RiceModel | ViT:
     """The tower of `folder`, with its region layers where regions are trained; rotary positions fit any size.
 
@@ -100,9 +105,8 @@ def _write_centers(learner: Learner, folder: Path) -> None:
 
 
 def _write_tower(learner: Learner, state: Mapping[str, Tensor], folder: Path) -> None:
-    config = learner.config
     with torch.device("meta"):
-        tower = RiceModel(config.vit, config.region) if config.target == "regions" else ViT(config.vit)
+        tower = new_tower(learner.config)
     tower.load_state_dict({name.removeprefix("tower."): value for name, value in state.items()}, assign=True)
     save_rice(tower, folder)
 

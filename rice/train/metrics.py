@@ -104,6 +104,11 @@ class JsonLines:
         self._file.close()
 
 
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """Every line of a finished run."""
+    return [json.loads(text) for text in path.read_text(encoding="utf-8").splitlines()]
+
+
 class StepRate:
     """Images per second, MFU and peak memory since the last report.
 

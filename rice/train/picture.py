@@ -1,6 +1,5 @@
 """The course of a run as a picture: losses, gradient norm and learning rate, and how validation went."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ mpl.use("Agg")
 import matplotlib.pyplot as plt
 
 from rice.files import atomic_path
+from rice.train.metrics import read_lines
 
 _SMOOTH = 50
 """Points that a thick line averages over at most."""
@@ -18,7 +18,7 @@ _SMOOTH = 50
 
 def draw_course(metrics: Path, picture: Path) -> None:
     """Draw the lines of `metrics` (a run's metrics.jsonl) into `picture`, PNG."""
-    lines = [json.loads(text) for text in metrics.read_text(encoding="utf-8").splitlines()]
+    lines = read_lines(metrics)
     steps = [line for line in lines if "loss" in line]
     validations = [line for line in lines if "retrieval_map" in line]
     figure, panels = plt.subplots(1, 3 if validations else 2, figsize=(11 if validations else 8, 3.2))
