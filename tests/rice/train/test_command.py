@@ -23,7 +23,8 @@ def test_a_tiny_rice_retrieves_regions_of_unseen_photos_better_than_an_untrained
     shared_data: Path, tmp_path: Path
 ) -> None:
     for split, name in (("train2017", "train"), ("val2017", "val")):
-        assert rice("pack", shared_data / "coco", "--split", split, "--out", tmp_path / name).returncode == 0
+        packed = rice("pack", shared_data / "coco", "--split", split, "--min-edge", "64", "--out", tmp_path / name)
+        assert packed.returncode == 0, packed.stderr
     out = tmp_path / "out"
     flags = ["--data", tmp_path / "train", "--val", tmp_path / "val", "--out", out, "--samples", "9600"]
     trained = rice("train", "tiny", *flags)
@@ -32,7 +33,8 @@ def test_a_tiny_rice_retrieves_regions_of_unseen_photos_better_than_an_untrained
     losses = [line["loss"] for line in lines if "loss" in line]
     before, after = (line for line in lines if "retrieval_map" in line)
     assert losses[-1] < 0.7 * losses[0]
-    assert after["retrieval_map"] > before["retrieval_map"]
+    assert after["retrieval_map"] > 1.2 * before["retrieval_map"]
+    assert after["retrieval_top1"] > before["retrieval_top1"]
     assert before["retrieval_n"] == after["retrieval_n"] > 200
     photo = next((shared_data / "coco" / "val2017").glob("*.jpg"))
     (tmp_path / "boxes.json").write_text("[[0, 0, 100, 100], [50, 50, 200, 150]]")
