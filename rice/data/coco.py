@@ -1,28 +1,25 @@
-"""Datasets in COCO's layout: the reader that every probe uses. Imports no torch.
+"""Datasets of pictures with boxes and masks, in COCO's and its relatives' layouts: the reader that every probe uses.
 
-Shapes: H, W one image. Layouts:
-    COCO, LVIS   ROOT/annotations/instances_{split}.json with ROOT/{split}/;  ROOT/annotations/lvis_*_{split}.json
-    Roboflow     ROOT/{split}/_annotations.coco.json with the images beside it
+Imports no torch. The layouts stand in rice.data.splits. Shapes: H, W one image.
 """
 
-import functools
-import hashlib
-import os
-import re
-from collections.abc import Iterator, Mapping
+from array import array
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from rice.data.coco_json import CocoAnnotation, CocoCategory, CocoImage, parse_coco
+from rice.data.coco_json import Box, CocoAnnotation, CocoCategory, CocoImage, parse_coco
 from rice.data.picture import open_picture
 from rice.data.segmentation import Mask, decode_segmentation
+from rice.data.splits import Roles, SplitFiles, find_splits, fingerprint, role, scan
+from rice.data.voc import parse_voc
 from rice.errors import RiceError, nearest
-from rice.files import read_json, safe_join, sha256_file
+from rice.files import safe_join
 
 __all__ = [
     "IGNORE",
@@ -41,80 +38,14 @@ __all__ = [
 IGNORE = 65_535
 """Value of pixels in `semantic_map` that belong to a crowd and to no single instance."""
 
-_ROBOFLOW = "_annotations.coco.json"
 _EXIF_ORIENTATION = 0x0112
-
-
-@dataclass(frozen=True, slots=True)
-class SplitFiles:
-    """Where one split lies; `folder` is what the annotations' file names are relative to."""
-
-    name: str
-    annotations: Path
-    folder: Path
-
-
-class Roles(NamedTuple):
-    """Names of the splits to learn from and to be judged on."""
-
-    train: str
-    test: str
-
-
-def find_splits(root: Path) -> dict[str, SplitFiles]:
-    """The splits under `root`, by name, in the order of their names; nothing is parsed.
-
-    Errors: RiceError when there is no dataset in a known layout.
-    """
-    if not root.is_dir():
-        raise RiceError(f"expected a dataset folder, found none at {root}")
-    coco = {p.stem.removeprefix("instances_"): p for p in root.glob("annotations/instances_*.json")}
-    lvis = {p.stem: p for p in root.glob("annotations/lvis_*.json")}
-    roboflow = {p.parent.name: p for p in root.glob(f"*/{_ROBOFLOW}")}
-    splits = [
-        *(SplitFiles(name, path, root / name) for name, path in coco.items()),
-        *(SplitFiles(name, path, root) for name, path in lvis.items()),
-        *(SplitFiles(name, path, path.parent) for name, path in roboflow.items()),
-    ]
-    if not splits:
-        raise RiceError(
-            f"no dataset in COCO's layout at {root}: expected annotations/instances_SPLIT.json with SPLIT/, "
-            f"or SPLIT/{_ROBOFLOW}"
-        )
-    return {split.name: split for split in sorted(splits, key=lambda split: split.name)}
-
-
-def role(splits: Mapping[str, SplitFiles]) -> Roles:
-    """Which split trains and which one tests: train*; test* where it has annotations, else val* or valid*.
-
-    Errors: RiceError when one of them is missing.
-    """
-    train = _named("train", splits)
-    tests = [name for name in _named("test", splits) if _has_annotations(splits[name])]
-    tests = tests or _named("val", splits)
-    if not train or not tests:
-        raise RiceError(
-            f"expected a train split and a test or val split, found {', '.join(splits)}; name them in the config"
-        )
-    return Roles(train[0], tests[0])
-
-
-def _named(word: str, splits: Mapping[str, SplitFiles]) -> list[str]:
-    """`train2017` before `lvis_v1_train`."""
-    pattern = re.compile(rf"(^|[_-]){word}", re.IGNORECASE)
-    return sorted((n for n in splits if pattern.search(n)), key=lambda n: (not n.lower().startswith(word), n))
-
-
-def _has_annotations(split: SplitFiles) -> bool:
-    document = read_json(split.annotations)
-    return isinstance(document, dict) and bool(document.get("annotations"))
 
 
 def open_split(root: Path, split: str | None = None) -> "CocoSplit":
     """Parse and check one split (`None`: the only one).
 
-    Errors: RiceError in one line that names the file and the id: see `parse_coco`; a missing image file; a file name
-    that leaves the image folder; an unknown split.
+    Errors: RiceError in one line that names the file and the id: see `parse_coco` and `parse_voc`; a missing image
+    file; a file name that leaves the image folder; an unknown split.
     """
     splits = find_splits(root)
     if split is None and len(splits) > 1:
@@ -123,23 +54,33 @@ def open_split(root: Path, split: str | None = None) -> "CocoSplit":
     if name not in splits:
         raise RiceError(f"no split {name!r} at {root}.{nearest(name, splits)} Found: {', '.join(splits)}")
     files = splits[name]
-    parsed = parse_coco(files.annotations, files.folder)
+    parsed = parse_voc(files) if files.xml else parse_coco(files.annotations, files.folder)
     _check_images(files, parsed.images)
-    return CocoSplit(files, parsed.images, parsed.categories)
+    return CocoSplit(files, parsed.images, parsed.categories, parsed.federated)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CocoSplit:
-    """One split of a dataset, checked. Indices into `images` are the keys of everything else."""
+    """One split of a dataset, checked. Indices into `images` are the keys of everything else.
+
+    federated: as LVIS, see rice.data.coco_json.
+    """
 
     files: SplitFiles
     images: tuple[CocoImage, ...]
     categories: tuple[CocoCategory, ...]
+    federated: bool = False
 
     @property
     def name(self) -> str:
         """As in the folder, e.g. `train2017`."""
         return self.files.name
+
+    @property
+    def has_masks(self) -> bool:
+        """Whether there are annotations and all have a segmentation; VOC's and many of Roboflow's are boxes only."""
+        found = [a.segmentation is not None for image in self.images for a in image.annotations]
+        return bool(found) and all(found)
 
     def fingerprint(self) -> str:
         """See `fingerprint`."""
@@ -156,8 +97,9 @@ class CocoSplit:
         if picture.size != expected and picture.getexif().get(_EXIF_ORIENTATION, 1) != 1:
             picture = ImageOps.exif_transpose(picture)
         if picture.size != expected:
+            says = self.files.describing(record.file_name)
             raise RiceError(
-                f"{record.path} has {picture.width}x{picture.height} pixels, {self.files.annotations} says "
+                f"{record.path} has {picture.width}x{picture.height} pixels, {says} says "
                 f"{record.width}x{record.height}; are the images resized, or of another version?"
             )
         return picture.convert("RGB")
@@ -172,6 +114,20 @@ class CocoSplit:
             return decode_segmentation(annotation.segmentation, image.height, image.width)
         except ValueError as error:
             raise RiceError(f"{self.files.annotations}: annotation {annotation.id}: {error}") from error
+
+    def as_coco(self) -> dict[str, Any]:
+        """The split as a COCO (LVIS, where federated) instances document, e.g. for pycocotools, from any layout.
+
+        Ids, boxes (xywh) and segmentations are those of the file; what the file leaves out is filled in (area,
+        iscrowd). It holds no pictures and may be changed.
+        """
+        ids = _Ids([image.id for image in self.images], [category.id for category in self.categories])
+        return {
+            "info": {"description": f"{self.files.annotations}"},
+            "images": [ids.image(image, self.federated) for image in self.images],
+            "annotations": [ids.annotation(a) for image in self.images for a in image.annotations],
+            "categories": [ids.category(category) for category in self.categories],
+        }
 
     def semantic_map(self, index: int) -> NDArray[np.uint16]:
         """(H, W): 0 = background, k + 1 = category index k, 65535 = crowd.
@@ -194,41 +150,56 @@ class CocoSplit:
         return classes_HW
 
 
-def fingerprint(files: SplitFiles) -> str:
-    """SHA-256 over the annotation file's bytes and the names and sizes of the files in the image folder.
+@dataclass(frozen=True, slots=True)
+class _Ids:
+    """From indices back to the ids of the file."""
 
-    Opens no image and parses nothing, so that planning a sweep can afford it.
-    """
-    stat = files.annotations.stat()
-    digest = hashlib.sha256(_sha256_once(files.annotations, stat.st_size, stat.st_mtime_ns).encode())
-    for name, entry in sorted(_scan(files.folder), key=lambda pair: pair[0]):
-        digest.update(f"{name}\0{entry.stat().st_size}\0".encode(errors="surrogateescape"))
-    return digest.hexdigest()
+    images: Sequence[int]
+    categories: Sequence[int]
+
+    def category(self, category: CocoCategory) -> dict[str, Any]:
+        lvis = {"frequency": category.frequency, "image_count": category.image_count}
+        known = {key: value for key, value in lvis.items() if value is not None}
+        return {"id": category.id, "name": category.name, "supercategory": category.supercategory, **known}
+
+    def image(self, image: CocoImage, federated: bool) -> dict[str, Any]:
+        size = {"id": image.id, "file_name": image.file_name, "width": image.width, "height": image.height}
+        if not federated:
+            return size
+        lists = {"neg_category_ids": image.negative, "not_exhaustive_category_ids": image.not_exhaustive}
+        return size | {key: [self.categories[index] for index in indices] for key, indices in lists.items()}
+
+    def annotation(self, annotation: CocoAnnotation) -> dict[str, Any]:
+        return {
+            "id": annotation.id,
+            "image_id": self.images[annotation.image],
+            "category_id": self.categories[annotation.category],
+            "bbox": _xywh(annotation.box),
+            "area": annotation.area,
+            "iscrowd": int(annotation.iscrowd),
+            **_segmentation(annotation.segmentation),
+        }
 
 
-@functools.lru_cache(maxsize=64)
-def _sha256_once(path: Path, size: int, modified: int) -> str:
-    """COCO's file has 450 MB, and a sweep asks once a cell."""
-    return sha256_file(path)
+def _xywh(box: Box) -> list[float]:
+    """The very numbers of the file, as far as they have at most nine decimals, which adding and subtracting blurs."""
+    x0, y0, x1, y1 = box
+    sides = [(start, end, round(end - start, 9)) for start, end in ((x0, x1), (y0, y1))]
+    return [x0, y0, *(short if start + short == end else end - start for start, end, short in sides)]
 
 
-def _scan(folder: Path, prefix: str = "") -> Iterator[tuple[str, "os.DirEntry[str]"]]:
-    """(relative name with slashes, entry) of every visible file; links are not followed out of `folder`'s own tree."""
-    try:
-        with os.scandir(folder) as entries:
-            found = [entry for entry in entries if not entry.name.startswith(".")]
-    except OSError as error:
-        raise RiceError(f"cannot list the image folder {folder}: {error.strerror or error}") from error
-    for entry in found:
-        if entry.is_dir(follow_symlinks=False):
-            yield from _scan(Path(entry.path), f"{prefix}{entry.name}/")
-        else:
-            yield f"{prefix}{entry.name}", entry
+def _segmentation(value: Any) -> dict[str, Any]:
+    """Polygons back from arrays to lists: JSON and pycocotools know no others."""
+    if value is None:
+        return {}
+    if isinstance(value, dict):
+        return {"segmentation": dict(value)}
+    return {"segmentation": [polygon.tolist() if isinstance(polygon, array) else polygon for polygon in value]}
 
 
 def _check_images(files: SplitFiles, images: tuple[CocoImage, ...]) -> None:
     """One scan instead of a `stat` per image. A name that the scan found cannot leave the folder."""
-    present = {name for name, entry in _scan(files.folder) if not entry.is_symlink()}
+    present = {name for name, entry in scan(files.folder) if not entry.is_symlink()}
     odd = [image for image in images if image.file_name not in present]
     missing = [image for image in odd if not _exists(files, image)]
     if missing:

@@ -1,23 +1,26 @@
 """A world on disk: what to write, and writing it once. Imports no torch."""
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from rice.data.world.clip import Clip, ClipConfig, draw_clip
 from rice.data.world.draws import VERSION, Part
 from rice.data.world.layouts import write_clips, write_coco, write_image_folder
+from rice.data.world.layouts_detection import write_lvis, write_roboflow, write_voc
 from rice.data.world.scene import Scene, SceneConfig, draw_crop, draw_scene
 from rice.errors import RiceError
 from rice.files import atomic_folder, read_json, sha256_json, write_json
 from rice.progress import Progress, SilentProgress
 
 Kind = Literal["scenes", "crops", "clips"]
+Layout = Literal["coco", "lvis", "roboflow", "voc"]
 
-SPLITS = {"train": Part.TRAIN, "val": Part.TEST}
-"""Folder names, as COCO's and ImageNet's; what is judged on is held out in every respect but its categories."""
+TEST_NAMES: dict[Layout, str] = {"coco": "val", "lvis": "val", "roboflow": "test", "voc": "test"}
+"""What the layout's own set calls the split that is judged on: held out in every respect but its categories."""
 
 _STAMP = "world.json"
 _SIZES = (64, 2048)
@@ -39,6 +42,8 @@ class WorldConfig:
         words: Fewest and most printed words in a scene.
         frames: Length of a clip.
         seed: Another seed is another world.
+        layout: Of scenes: COCO's, LVIS' (federated), Roboflow's COCO export (with a valid split, half as large as
+            test, that is not held out) or Pascal VOC's (boxes only).
     """
 
     kind: Kind = "scenes"
@@ -49,11 +54,16 @@ class WorldConfig:
     words: tuple[int, int] = (0, 2)
     frames: int = 24
     seed: int = 0
+    layout: Layout = "coco"
 
     def __post_init__(self) -> None:
         """Errors: RiceError naming the field."""
         if self.kind not in get_args(Kind):
             raise RiceError(f"expected a kind of world out of {', '.join(get_args(Kind))}, got {self.kind!r}")
+        if self.layout not in get_args(Layout):
+            raise RiceError(f"expected a layout of a world out of {', '.join(get_args(Layout))}, got {self.layout!r}")
+        if self.layout != "coco" and self.kind != "scenes":
+            raise RiceError(f"expected kind scenes for layout {self.layout}, got {self.kind}; leave the layout out")
         _within("size", self.size, *_SIZES)
         _within("train", self.train, 1, _SEEDS - 1)
         _within("test", self.test, 1, _SEEDS - 1)
@@ -78,16 +88,20 @@ def materialise(config: WorldConfig, folder: Path, progress: Progress | None = N
         return folder
     progress = progress or SilentProgress()
     with atomic_folder(folder) as temporary:
-        for split, part in SPLITS.items():
-            _write_split(config, temporary, split, part, progress)
+        for split in _splits(config):
+            _write_split(config, temporary, split, progress)
         write_json(temporary / _STAMP, {"fingerprint": config.fingerprint(), "version": VERSION, **_plain(config)})
     return folder
 
 
 def scenes(config: WorldConfig, part: Part) -> Iterator[Scene]:
     """The scenes of one part, in order, one at a time."""
+    return _scenes(config, part, range(_count(config, part)))
+
+
+def _scenes(config: WorldConfig, part: Part, indices: range) -> Iterator[Scene]:
     layout = SceneConfig(height=config.size, width=config.size, objects=config.objects, words=config.words)
-    return (draw_scene(layout, part, config.seed, index) for index in range(_count(config, part)))
+    return (draw_scene(layout, part, config.seed, index) for index in indices)
 
 
 def crops(config: WorldConfig, part: Part) -> Iterator[tuple[Scene, int]]:
@@ -101,14 +115,44 @@ def clips(config: WorldConfig, part: Part) -> Iterator[Clip]:
     return (draw_clip(layout, part, config.seed, index) for index in range(_count(config, part)))
 
 
-def _write_split(config: WorldConfig, folder: Path, split: str, part: Part, progress: Progress) -> None:
-    label, total = f"{config.kind}, {split}", _count(config, part)
+@dataclass(frozen=True, slots=True)
+class _Split:
+    """What a folder, or list, of this name holds."""
+
+    name: str
+    part: Part
+    indices: range
+
+
+def _splits(config: WorldConfig) -> list[_Split]:
+    """Train comes first: LVIS' counts are those of train."""
+    train = _Split("train", Part.TRAIN, range(config.train))
+    test = _Split(TEST_NAMES[config.layout], Part.TEST, range(config.test))
+    if config.layout != "roboflow":
+        return [train, test]
+    valid = range(config.train, config.train + (config.test + 1) // 2)  # other scenes than train's
+    return [train, _Split("valid", Part.TRAIN, valid), test]
+
+
+def _write_split(config: WorldConfig, folder: Path, split: _Split, progress: Progress) -> None:
+    label, total = f"{config.kind}, {split.name}", len(split.indices)
     if config.kind == "scenes":
-        write_coco(folder, split, progress.track(scenes(config, part), label, total))
+        drawn = _scenes(config, split.part, split.indices)
+        _scene_writer(config)(folder, split.name, progress.track(drawn, label, total))
     elif config.kind == "crops":
-        write_image_folder(folder, split, progress.track(crops(config, part), label, total))
+        write_image_folder(folder, split.name, progress.track(crops(config, split.part), label, total))
     else:
-        write_clips(folder, split, progress.track(clips(config, part), label, total))
+        write_clips(folder, split.name, progress.track(clips(config, split.part), label, total))
+
+
+def _scene_writer(config: WorldConfig) -> Callable[[Path, str, Iterable[Scene]], None]:
+    writers: dict[Layout, Callable[[Path, str, Iterable[Scene]], None]] = {
+        "coco": write_coco,
+        "lvis": partial(write_lvis, seed=config.seed),
+        "roboflow": write_roboflow,
+        "voc": write_voc,
+    }
+    return writers[config.layout]
 
 
 def _count(config: WorldConfig, part: Part) -> int:
@@ -125,9 +169,11 @@ def _check_same(config: WorldConfig, folder: Path) -> None:
 
 
 def _plain(config: WorldConfig) -> dict[str, Any]:
-    return {
-        key: list(value) if isinstance(value, tuple) else value for key, value in dataclasses.asdict(config).items()
-    }
+    """A layout that is not named has no entry: worlds are older than their layouts, and keep their fingerprints."""
+    fields = dataclasses.asdict(config)
+    if config.layout == "coco":
+        del fields["layout"]
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in fields.items()}
 
 
 def _within(name: str, value: int, low: int, high: int) -> None:

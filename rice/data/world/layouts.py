@@ -3,6 +3,8 @@
 write_coco          COCO 2017: annotations/instances_{split}.json, {split}/
 write_image_folder  ImageNet's: {split}/{category}/, one object a picture
 write_clips         YouTube-VOS': {split}/JPEGImages/, {split}/Annotations/, {split}/meta.json; also {split}/videos/
+
+Layouts of other detection sets: rice.data.world.layouts_detection.
 """
 
 import colorsys
@@ -32,11 +34,11 @@ def write_coco(folder: Path, split: str, scenes: Iterable[Scene]) -> None:
     (folder / split).mkdir(parents=True, exist_ok=True)
     for image_id, scene in enumerate(scenes, start=1):
         height, width, _ = scene.image.shape
-        name = f"{image_id:06d}{_suffix(scene.image)}"
-        _save(folder / split / name, scene.image)
+        name = f"{image_id:06d}{picture_suffix(scene.image)}"
+        save_picture(folder / split / name, scene.image)
         images.append({"id": image_id, "file_name": name, "width": width, "height": height})
         for thing in scene.objects:
-            annotations.append(_annotation(thing, len(annotations) + 1, image_id))
+            annotations.append(coco_annotation(thing, len(annotations) + 1, image_id))
     document = {
         "info": {"description": f"RICE suite, generated world, {split}"},
         "licenses": [],
@@ -52,7 +54,8 @@ def coco_categories() -> list[dict[str, Any]]:
     return [{"id": index + 1, "name": name, "supercategory": name.split()[-1]} for index, name in enumerate(CATEGORIES)]
 
 
-def _annotation(thing: SceneObject, id_: int, image_id: int) -> dict[str, Any]:
+def coco_annotation(thing: SceneObject, id_: int, image_id: int) -> dict[str, Any]:
+    """One instance; its segmentation as compressed run lengths, which are exact."""
     left, top, right, bottom = thing.box
     return {
         "id": id_,
@@ -78,7 +81,7 @@ def write_image_folder(folder: Path, split: str, crops: Iterable[tuple[Scene, in
     for path in classes:
         path.mkdir(parents=True, exist_ok=True)
     for index, (scene, category) in enumerate(crops):
-        _save(classes[category] / f"{index:06d}{_suffix(scene.image)}", scene.image)
+        save_picture(classes[category] / f"{index:06d}{picture_suffix(scene.image)}", scene.image)
 
 
 def write_clips(folder: Path, split: str, clips: Iterable[Clip]) -> None:
@@ -102,7 +105,7 @@ def _write_clip(folder: Path, name: str, clip: Clip) -> dict[str, Any]:
     objects: dict[str, Any] = {}
     for index, scene in enumerate(clip):
         frame = f"{index:05d}"
-        _save(pictures / f"{frame}.jpg", scene.image)
+        save_picture(pictures / f"{frame}.jpg", scene.image)
         _save_identities(masks / f"{frame}.png", scene)
         for thing in scene.objects:
             empty = {"category": CATEGORIES[thing.category], "frames": [], "boxes": [], "visibility": []}
@@ -131,10 +134,12 @@ def distinct_colour(index: int) -> tuple[int, int, int]:
     return (round(red * 255), round(green * 255), round(blue * 255))
 
 
-def _suffix(image_HW3: Image_HW3) -> str:
+def picture_suffix(image_HW3: Image_HW3) -> str:
+    """Of the file that holds the picture."""
     return ".png" if max(image_HW3.shape) <= _LARGEST_PNG else ".jpg"
 
 
-def _save(path: Path, image_HW3: Image_HW3) -> None:
+def save_picture(path: Path, image_HW3: Image_HW3) -> None:
+    """As PNG or as a good JPEG, by the suffix of `path`."""
     options: dict[str, Any] = {"compress_level": 1} if path.suffix == ".png" else {"quality": 95, "subsampling": 0}
     Image.fromarray(image_HW3).save(path, **options)
