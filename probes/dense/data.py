@@ -3,7 +3,6 @@
 Shapes: N pictures, T tokens of a picture, C classes (0 = background), H W pixels of a picture.
 """
 
-import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from probes.cache import FrozenFeatures, encoder_key, open_features
+from probes.coco import by_hash
 from probes.dense.model import TokenGrid, token_source
 from probes.images import load_ahead
 from probes.protocol import identity
@@ -45,8 +45,7 @@ def divide(split: CocoSplit, *, limit: int | None, validation_fraction: float) -
 
     So a smaller limit is a subset of a larger one, and neither depends on the order of the file.
     """
-    order = sorted(range(len(split.images)), key=lambda i: hashlib.sha256(str(split.images[i].id).encode()).digest())
-    pool = tuple(order[:limit])
+    pool = tuple(by_hash(split, limit))
     if len(pool) < _MIN_IMAGES:
         raise RiceError(f"{split.files.annotations}: expected at least {_MIN_IMAGES} images, got {len(pool)}")
     cut = min(max(1, math.ceil(validation_fraction * len(pool))), len(pool) - 1)

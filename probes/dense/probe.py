@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from probes.linear_config import LinearConfig
-from probes.protocol import Metric, NotThisLayoutError
+from probes.protocol import Metric
 from rice.errors import RiceError
 from rice.progress import Progress
 
 if TYPE_CHECKING:
-    from rice.data.coco import CocoSplit, Roles, SplitFiles
+    from rice.data.coco import CocoSplit, SplitFiles
     from rice.encoders.base import Encoder
     from rice.encoders.spec import EncoderSpec
 
@@ -60,8 +60,10 @@ class DenseProbe:
 
     def inspect(self) -> str:
         """One line on the splits that would train and test. Errors: RiceError; its kind tells foreign from broken."""
+        from probes.coco import describe
+
         train, test = self._splits
-        return f"trains on {_describe(train)}; tests on {_describe(test)}; {len(train.categories)} classes"
+        return f"trains on {describe(train)}; tests on {describe(test)}; {len(train.categories)} classes"
 
     def fingerprint(self) -> str:
         """SHA-256 over both splits' annotations and the names and sizes of their images."""
@@ -77,17 +79,9 @@ class DenseProbe:
 
     def decode_all(self, progress: Progress) -> None:
         """Read every picture and mask of both splits. Errors: RiceError naming the first that is damaged."""
-        from probes.images import load_ahead
+        from probes.coco import decode_all
 
-        for split in self._splits:
-
-            def read(index: int, split: "CocoSplit" = split) -> None:
-                split.load_image(index)
-                split.semantic_map(index)
-
-            batches = [[index] for index in range(len(split.images))]
-            for _ in progress.track(load_ahead(read, batches), f"{split.name}: decode", len(batches)):
-                pass
+        decode_all(self._splits, progress)
 
     def input_size(self, spec: "EncoderSpec", size: int | None) -> int:
         """Native: `size`, else the encoder's own. Matched: 32 patches. Errors: RiceError when the encoder cannot."""
@@ -141,49 +135,11 @@ class DenseProbe:
     @cached_property
     def _splits(self) -> "tuple[CocoSplit, CocoSplit]":
         """Train and test, checked; parsed once for all seeds."""
-        from rice.data.coco import open_split
+        from probes.coco import train_and_test
 
-        files = self._files()
-        train, test = (open_split(self.data, found.name) for found in files)
-        _check_categories(train, test)
-        return train, test
+        return train_and_test(self.data, self.config.train_split, self.config.test_split)
 
     def _files(self) -> "tuple[SplitFiles, SplitFiles]":
-        from rice.data.coco import find_splits
+        from probes.coco import split_files
 
-        try:
-            splits = find_splits(self.data)
-        except RiceError as error:
-            raise NotThisLayoutError(str(error)) from error
-        names = [self.config.train_split, self.config.test_split]
-        if None in names:
-            names = [name or default for name, default in zip(names, self._roles(splits), strict=True)]
-        unknown = [name for name in names if name not in splits]
-        if unknown:
-            raise RiceError(f"no split {unknown[0]!r} at {self.data}; found: {', '.join(splits)}")
-        train, test = (splits[str(name)] for name in names)
-        return train, test
-
-    def _roles(self, splits: "dict[str, SplitFiles]") -> "Roles":
-        from rice.data.coco import open_split, role
-
-        try:
-            return role(splits)
-        except RiceError as error:
-            for name in splits:
-                open_split(self.data, name)  # what is broken in it is the better message
-            raise NotThisLayoutError(str(error)) from error
-
-
-def _check_categories(train: "CocoSplit", test: "CocoSplit") -> None:
-    left, right = ({(c.id, c.name) for c in split.categories} for split in (train, test))
-    if left != right:
-        odd = ", ".join(f"{name!r} (id {id_})" for id_, name in sorted(left ^ right)[:3])
-        raise RiceError(
-            f"expected the same categories in {train.name} and {test.name} of one dataset, these differ: {odd}"
-        )
-
-
-def _describe(split: "CocoSplit") -> str:
-    annotations = sum(len(image.annotations) for image in split.images)
-    return f"{split.name} ({len(split.images):,} images, {annotations:,} annotations)"
+        return split_files(self.data, self.config.train_split, self.config.test_split)

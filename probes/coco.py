@@ -1,0 +1,82 @@
+"""Which splits of a COCO-layout dataset train and test: what every probe on such data asks first. Imports no torch."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from probes.protocol import NotThisLayoutError
+from rice.data.coco import CocoSplit, Roles, SplitFiles, find_splits, open_split, role
+from rice.errors import RiceError
+from rice.progress import Progress
+
+
+def split_files(root: Path, train: str | None, test: str | None) -> tuple[SplitFiles, SplitFiles]:
+    """Where the splits to learn from and to be judged on lie; by their roles where they are not named.
+
+    Errors: NotThisLayoutError where there is no such dataset; RiceError for an unknown name, or a broken split.
+    """
+    try:
+        splits = find_splits(root)
+    except RiceError as error:
+        raise NotThisLayoutError(str(error)) from error
+    names = [train, test]
+    if None in names:
+        names = [name or default for name, default in zip(names, _roles(root, splits), strict=True)]
+    unknown = [name for name in names if name not in splits]
+    if unknown:
+        raise RiceError(f"no split {unknown[0]!r} at {root}; found: {', '.join(splits)}")
+    first, second = (splits[str(name)] for name in names)
+    return first, second
+
+
+def train_and_test(root: Path, train: str | None, test: str | None) -> tuple[CocoSplit, CocoSplit]:
+    """Both splits, parsed and checked. Errors: as `split_files`; RiceError where their categories differ."""
+    first, second = (open_split(root, found.name) for found in split_files(root, train, test))
+    left, right = ({(c.id, c.name) for c in split.categories} for split in (first, second))
+    if left != right:
+        odd = ", ".join(f"{name!r} (id {id_})" for id_, name in sorted(left ^ right)[:3])
+        raise RiceError(
+            f"expected the same categories in {first.name} and {second.name} of one dataset, these differ: {odd}"
+        )
+    return first, second
+
+
+def by_hash(split: CocoSplit, limit: int | None) -> list[int]:
+    """Indices of the first `limit` images (None: of all) in the order of a hash of their ids.
+
+    So a smaller limit is a subset of a larger one, and neither depends on the order of the file.
+    """
+    order = sorted(range(len(split.images)), key=lambda i: hashlib.sha256(str(split.images[i].id).encode()).digest())
+    return order[:limit]
+
+
+def describe(split: CocoSplit) -> str:
+    """'train2017 (118,287 images, 860,001 annotations)'."""
+    annotations = sum(len(image.annotations) for image in split.images)
+    return f"{split.name} ({len(split.images):,} images, {annotations:,} annotations)"
+
+
+def decode_all(splits: Sequence[CocoSplit], progress: Progress) -> None:
+    """Read every picture and every mask once. Errors: RiceError naming the first that is damaged."""
+    from probes.images import load_ahead
+
+    for split in splits:
+
+        def read(index: int, split: CocoSplit = split) -> None:
+            split.load_image(index)
+            for annotation in split.images[index].annotations:
+                if annotation.segmentation is not None:
+                    split.mask(annotation)
+
+        batches = [[index] for index in range(len(split.images))]
+        for _ in progress.track(load_ahead(read, batches), f"{split.name}: decode", len(batches)):
+            pass
+
+
+def _roles(root: Path, splits: Mapping[str, SplitFiles]) -> Roles:
+    try:
+        return role(splits)
+    except RiceError as error:
+        for name in splits:
+            open_split(root, name)  # what is broken in it is the better message
+        raise NotThisLayoutError(str(error)) from error
