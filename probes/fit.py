@@ -1,8 +1,8 @@
 """The one loop that trains heads on frozen features: every probe that learns anything learns it here.
 
 A probe gives the head, its batches, and the loss; the loop owns the optimiser, the schedule, precision, clipping,
-progress and resuming. It leaves a seam for DistributedDataParallel: `head` may be wrapped in it by the caller, who
-then gives each rank its own part of the batches and only rank 0 a checkpoint and a progress.
+progress and resuming. On several ranks the caller wraps `head` in DistributedDataParallel and gives each rank its own
+part of the batches; rank 0 alone writes the checkpoint, from which all resume.
 """
 
 import dataclasses
@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from rice.errors import RiceError
 from rice.files import atomic_write
 from rice.progress import Progress
+from rice.train.world import World
 
 Batch = TypeVar("Batch")
 Indices = NDArray[np.int64]
@@ -31,13 +32,14 @@ _CHECKPOINT_EVERY_S = 60.0
 
 @dataclass(frozen=True, kw_only=True)
 class FitConfig:
-    """AdamW with a linear warm-up and a cosine to zero.
+    """AdamW with a linear warm-up, then a cosine to zero or, with `milestones`, steps to a tenth.
 
     Args:
         updates: optimiser steps.
         learning_rate: peak; a parameter group with its own `lr` keeps that one.
         weight_decay: decoupled (AdamW).
         warmup: updates of linear warm-up.
+        milestones: shares of the updates, ascending, after each of which the rate is a tenth of what it was.
         clip: largest gradient norm, per parameter group, so that groups do not disturb each other; None: no clipping.
         amp: bf16 autocast on CUDA devices (no effect elsewhere).
     """
@@ -46,6 +48,7 @@ class FitConfig:
     learning_rate: float = 1e-3
     weight_decay: float = 0.0
     warmup: int = 0
+    milestones: tuple[float, ...] = ()
     clip: float | None = 1.0
     amp: bool = True
 
@@ -53,7 +56,30 @@ class FitConfig:
         """Share of the peak learning rate at `update`, counted from 0."""
         if update < self.warmup:
             return (update + 1) / self.warmup
+        if self.milestones:
+            return float(0.1 ** sum(update >= share * self.updates for share in self.milestones))
         return 0.5 * (1 + math.cos(math.pi * (update - self.warmup) / max(self.updates - self.warmup, 1)))
+
+
+class Watcher(Protocol):
+    """What a caller may want to know of a fit while it runs. `every`: updates between two calls of `after`."""
+
+    every: int
+
+    def begin(self, start: int) -> None:
+        """Update `start` comes next: 0, or what a checkpoint led to."""
+        ...
+
+    def step(self, update: int, loss: Tensor, learning_rate: float) -> None:
+        """An update is done. Reading `loss` waits for the device."""
+        ...
+
+    def after(self, done: int) -> None:
+        """`done` updates are done: a multiple of `every`, or all. The head is in evaluation mode.
+
+        A run that is killed in here, or before the next checkpoint, calls it again.
+        """
+        ...
 
 
 def fit(
@@ -67,36 +93,48 @@ def fit(
     label: str = "fit",
     groups: Sequence[dict[str, Any]] | None = None,
     checkpoint: Path | None = None,
+    watcher: Watcher | None = None,
+    world: World | None = None,
 ) -> None:
     """Train `head` in place, on the device that it is on.
 
     `batches(start)` yields the batches of updates start, start + 1, ...: batch k must not depend on `start`, see
     `seeded_batches`. `loss(head, batch)` is a scalar. `groups`: AdamW parameter groups, default all that need a
     gradient. With a `checkpoint`, a killed run resumes with the numbers of an unbroken one. The random state outside
-    is left as it was; inside it is a function of (seed, update).
+    is left as it was; inside it is a function of (seed, update, rank).
     Errors: RiceError for a loss that is not finite, batches that run out, or a checkpoint of another configuration.
     """
     trainable = [p for p in head.parameters() if p.requires_grad]
     device = trainable[0].device
+    rank, leads = (0, True) if world is None else (world.rank, world.leads)
     optimiser = torch.optim.AdamW(
         groups if groups is not None else trainable, lr=config.learning_rate, weight_decay=config.weight_decay
     )
     peaks = [group["lr"] for group in optimiser.param_groups]
     identity = {"config": dataclasses.asdict(config), "seed": seed, "peaks": peaks}
     start = _resume(checkpoint, identity, head, optimiser, device)
+    if watcher is not None:
+        watcher.begin(start)
     head.train()
     saved = time.monotonic()
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         source = iter(batches(start)) if start < config.updates else iter(())
         for update in progress.track(range(start, config.updates), label):
-            torch.manual_seed(seed * 1_000_003 + update)
+            torch.manual_seed((seed * 1_000_003 + update) + rank * 1_000_000_007)
             for group, peak in zip(optimiser.param_groups, peaks, strict=True):
                 group["lr"] = peak * config.factor(update)
             value = _step(head, _next(source, update), loss, optimiser, config, device)
             last = update + 1 == config.updates
             if (last or update % _CHECK_EVERY == 0) and not torch.isfinite(value):
                 raise RiceError(f"{label}: the loss is {value.item()} at update {update}; lower the learning rate")
-            if checkpoint is not None and (last or time.monotonic() - saved > _CHECKPOINT_EVERY_S):
+            if watcher is not None:
+                watcher.step(update, value, config.learning_rate * config.factor(update))
+            due = watcher is not None and (last or (update + 1) % watcher.every == 0)
+            if due and watcher is not None:
+                head.eval()
+                watcher.after(update + 1)
+                head.train()
+            if checkpoint is not None and leads and (last or due or time.monotonic() - saved > _CHECKPOINT_EVERY_S):
                 _save(checkpoint, identity, head, optimiser, update + 1)
                 saved = time.monotonic()
     head.eval()
@@ -148,6 +186,11 @@ def _next(source: Iterator[Batch], update: int) -> Batch:
         raise RiceError(f"the batches ran out before update {update}") from None
 
 
+def _bare(head: nn.Module) -> nn.Module:
+    """The module itself, without DistributedDataParallel around it, so that any number of ranks can resume."""
+    return head.module if isinstance(head, nn.parallel.DistributedDataParallel) else head
+
+
 def _resume(
     checkpoint: Path | None,
     identity: dict[str, Any],
@@ -161,7 +204,7 @@ def _resume(
     state = torch.load(checkpoint, map_location=device, weights_only=True)
     if state["identity"] != identity:
         raise RiceError(f"{checkpoint} was written by another configuration; delete it")
-    head.load_state_dict(state["head"])
+    _bare(head).load_state_dict(state["head"])
     optimiser.load_state_dict(state["optimiser"])
     return int(state["update"])
 
@@ -171,7 +214,7 @@ def _save(
 ) -> None:
     state = {
         "identity": identity,
-        "head": head.state_dict(),
+        "head": _bare(head).state_dict(),
         "optimiser": optimiser.state_dict(),
         "update": update,
     }
