@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 PROBES: dict[str, str] = {
     "dense": "probes.dense.probe:DenseProbe",
+    "detection": "probes.detection.probe:DetectionProbe",
     "knn": "probes.knn.probe:KnnProbe",
 }
 

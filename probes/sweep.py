@@ -27,6 +27,7 @@ def sweep(
     *,
     out: Path,
     data: tuple[str, ...] = (),
+    weights: tuple[str, ...] = (),
     only_missing: bool = False,
     force: bool = False,
     jobs: int | None = None,
@@ -41,9 +42,10 @@ def sweep(
     Then: rice tables OUT.
 
     Args:
-        file: FILE.yaml, or a built-in sweep: quickstart, dense-coco.
+        file: FILE.yaml, or a built-in sweep: quickstart, dense-coco, detection-mini, table3, table5a, table5b, table5c.
         out: folder of this sweep's results, logs and generated worlds; it must be new or hold the same sweep.
-        data: where datasets lie: NAME=PATH, or PATH alone where the sweep has one dataset.
+        data: where datasets lie: NAME=PATH, or PATH alone: the sweep's one dataset, or a folder of them by their names.
+        weights: LABEL=PATH for an encoder whose weights are not published; without it that encoder is left out.
         only_missing: compute only what has no result yet (the default).
         force: compute everything again; an interrupted --force goes on where it stopped.
         jobs: cells at a time. Default: one per GPU, or 1 (they share the cores).
@@ -58,13 +60,16 @@ def sweep(
         raise RiceError(f"--jobs takes a number of at least 1, got {jobs}")
     if slurm and executor != "slurm":
         raise RiceError("--slurm has no effect without --executor slurm; add it")
-    asked = read_sweep(file, data)
+    asked = read_sweep(file, data, weights)
     manifest = _read_manifest(out, asked)
     cells = plan(asked)
     since = (manifest.get("force_since") or time.time()) if force or manifest.get("force_since") else None
     absent = {cell.key: missing_seeds(out, cell.identity, cell.seeds, since) for cell in cells}
     missing = [cell for cell in cells if absent[cell.key]]
     console = Console()
+    if asked.left_out:
+        labels = ", ".join(asked.left_out)
+        console.print(f"left out, as their weights are not published (--weights LABEL=PATH): {labels}", highlight=False)
     if dry_run:
         print_estimate(asked, cells, missing, out, sum(map(len, absent.values())), console)
         return 0

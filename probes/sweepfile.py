@@ -27,7 +27,10 @@ BUILT_IN = Path(__file__).parent / "sweeps"
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderEntry:
-    """`label` names its rows in tables. `weights`: "default" (the published ones), None (random), or a path."""
+    """`label` names its rows in tables. `weights`: "default" (the published ones), None (random), or a path.
+
+    A file may say `weights: unpublished`: --weights names the path, or the encoder is left out, and the sweep says so.
+    """
 
     reference: EncoderReference
     label: str
@@ -62,6 +65,8 @@ class Sweep:
     datasets: tuple[DatasetEntry, ...]
     probes: tuple[ProbeEntry, ...]
     seeds: tuple[int, ...]
+    left_out: tuple[str, ...] = ()
+    """Encoders without weights: labels."""
 
     def as_json(self) -> dict[str, Any]:
         """Plain JSON values, for `OUT/sweep.json`."""
@@ -73,9 +78,14 @@ class Sweep:
         return document
 
 
-def read_sweep(file_or_name: str, data: Sequence[str] = ()) -> Sweep:
-    """Read FILE.yaml or a built-in sweep; `data` holds NAME=PATH (PATH alone where the sweep has one dataset).
+UNPUBLISHED = "unpublished"
 
+
+def read_sweep(file_or_name: str, data: Sequence[str] = (), weights: Sequence[str] = ()) -> Sweep:
+    """Read FILE.yaml or a built-in sweep.
+
+    `data` holds NAME=PATH; PATH alone is the one dataset that the sweep has, or a folder that holds those that the
+    file leaves open, by their names. `weights` holds LABEL=PATH, for encoders whose weights are not published.
     Errors: RiceError in one line for whatever is unknown, repeated, empty or of the wrong type.
     """
     path = _locate(file_or_name)
@@ -87,10 +97,20 @@ def read_sweep(file_or_name: str, data: Sequence[str] = ()) -> Sweep:
     datasets = _datasets(document["datasets"], f"{where}: datasets", path.parent, data)
     encoders = [_encoder(entry, f"{where}: encoders") for entry in _list(document["encoders"], f"{where}: encoders")]
     _unique([entry.label for entry in encoders], f"{where}: encoders")
+    encoders = _with_weights(encoders, weights)
+    there = tuple(entry for entry in encoders if entry.weights != UNPUBLISHED)
+    left_out = tuple(entry.label for entry in encoders if entry.weights == UNPUBLISHED)
+    if not there:
+        raise RiceError(f"{where}: no encoder has weights; give some: --weights {left_out[0]}=PATH")
     probes = [_probe(entry, f"{where}: probes", datasets) for entry in _list(document["probes"], f"{where}: probes")]
     seeds = _seeds(document.get("seeds", 1), f"{where}: seeds")
     return Sweep(
-        name=name, encoders=tuple(encoders), datasets=tuple(datasets.values()), probes=tuple(probes), seeds=seeds
+        name=name,
+        encoders=there,
+        datasets=tuple(datasets.values()),
+        probes=tuple(probes),
+        seeds=seeds,
+        left_out=left_out,
     )
 
 
@@ -154,10 +174,25 @@ def _encoder(value: Any, where: str) -> EncoderEntry:
     )
 
 
+def _with_weights(encoders: Sequence[EncoderEntry], weights: Sequence[str]) -> list[EncoderEntry]:
+    given: dict[str, str] = {}
+    labels = [entry.label for entry in encoders]
+    for word in weights:
+        label, _, path = word.rpartition("=")
+        if label not in labels or not path:
+            raise RiceError(f"--weights takes LABEL=PATH with LABEL one of {', '.join(labels)}, got {word!r}")
+        given[label] = path
+    return [dataclasses.replace(e, weights=given[e.label]) if e.label in given else e for e in encoders]
+
+
 def _datasets(value: Any, where: str, folder: Path, data: Sequence[str]) -> dict[str, DatasetEntry]:
     entries = {name: _dataset(name, entry, where, folder) for name, entry in _filled(value, dict, where).items()}
     for word in data:
         name, equals, path = word.partition("=")
+        open_ = [entry.name for entry in entries.values() if entry.path is None and entry.world is None]
+        if not equals and len(entries) > 1 and Path(word).is_dir():
+            entries |= {n: DatasetEntry(name=n, path=(Path(word) / n).absolute()) for n in open_}
+            continue
         if not equals and len(entries) == 1:
             name, path = next(iter(entries)), word
         if name not in entries or not path:

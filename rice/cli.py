@@ -27,6 +27,10 @@ VERBS: dict[str, tuple[str, str]] = {
     "data check": ("probes.check:check", "Validate a data root and say what each probe would find in it."),
     "sweep": ("probes.sweep:sweep", "Encoders x probes x datasets x seeds, resumable."),
     "tables": ("reports.tables:tables", "Results as a table: Markdown, LaTeX, CSV or HTML."),
+    "detect train": ("probes.detection.commands:train", "Train Cascade Mask R-CNN on a frozen encoder, and judge it."),
+    "detect eval": ("probes.detection.commands:evaluate", "Judge a trained detector on a split."),
+    "detect predict": ("probes.detection.commands:predict", "Pictures with boxes, masks and scores; COCO results."),
+    "detect score": ("probes.detection.score_command:score", "Average precision of anybody's COCO results."),
     "pca": ("probes.visual.pca:pca", "PCA of patch tokens over a video, a folder of frames or a picture."),
 }
 

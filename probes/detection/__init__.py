@@ -1,0 +1,1 @@
+"""Detection probe: boxes and masks from frozen patch tokens."""

@@ -1,0 +1,99 @@
+"""A trained detector in one file: its heads, and what is needed to use them. The encoder's weights are not in it."""
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+
+from probes.detection.config import HeadsConfig
+from probes.detection.model import Detector, build_detector
+from rice.encoders.base import Encoder
+from rice.errors import RiceError
+from rice.files import atomic_write
+
+_KEY = "rice.detection"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """What a detector was trained with. `encoder`: as written, e.g. `rice-b16-512@256`; `fingerprint`: of its weights;
+    `size`: input edge in pixels; `categories`: (id, name) in the order of the labels; `image_counts`: of the federated
+    loss, None for softmax; `config`: of the training; `done`, `updates`: steps; `scores`: of the test split, in
+    fractions, where it was judged."""
+
+    encoder: str
+    weights: str | None
+    fingerprint: str
+    size: int
+    patch: int
+    width: int
+    categories: tuple[tuple[int, str], ...]
+    image_counts: tuple[int, ...] | None
+    masks: bool
+    heads: dict[str, Any]
+    config: dict[str, Any]
+    seed: int
+    done: int
+    updates: int
+    scores: dict[str, float]
+    versions: dict[str, str | None]
+
+
+def save_detector(path: Path, detector: Detector, facts: Facts) -> None:
+    """Write atomically."""
+    tensors = {name: value.detach().cpu().contiguous() for name, value in detector.state_dict().items()}
+    with atomic_write(path, "wb") as file:
+        file.write(save(tensors, metadata={_KEY: json.dumps(dataclasses.asdict(facts))}))
+
+
+def read_facts(path: Path) -> Facts:
+    """What stands in a detector's file. Errors: RiceError for a file that is missing, damaged or no detector."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            stored = json.loads((file.metadata() or {})[_KEY])
+        return Facts(**stored | {"categories": tuple(map(tuple, stored["categories"]))})
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise RiceError(
+            f"expected a detector at {path} (best.safetensors or last.safetensors of rice detect train): {error}"
+        ) from error
+
+
+def load_detector(path: Path, encoder: Encoder) -> Detector:
+    """The detector on the encoder's device, in evaluation mode. Errors: RiceError, as `read_facts`; another encoder."""
+    facts = read_facts(path)
+    spec = encoder.spec
+    if (spec.patch, spec.width) != (facts.patch, facts.width):
+        raise RiceError(
+            f"{path} was trained on an encoder of patch {facts.patch} and width {facts.width}, {spec.name} has "
+            f"{spec.patch} and {spec.width}"
+        )
+    detector = build_detector(
+        heads_of(facts),
+        patch=facts.patch,
+        width=facts.width,
+        classes=len(facts.categories),
+        image_counts=facts.image_counts,
+        masks=facts.masks,
+    )
+    try:
+        with safe_open(path, framework="pt") as file:
+            detector.load_state_dict({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
+    except (SafetensorError, RuntimeError) as error:
+        raise RiceError(f"{path} does not hold the heads that it describes: {error}") from error
+    return detector.to(encoder.device).eval()
+
+
+def heads_of(facts: Facts) -> HeadsConfig:
+    """The detector's configuration. Errors: RiceError where another version wrote other fields."""
+    try:
+        return HeadsConfig(**{name: _tuples(value) for name, value in facts.heads.items()})
+    except TypeError as error:
+        raise RiceError(f"the detector was written by another version of rice-suite: {error}") from error
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value

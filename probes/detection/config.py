@@ -1,0 +1,154 @@
+"""What the detection probe computes. Imports no torch."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from probes.protocol import run_only
+from rice.errors import RiceError
+
+ImageSet = Literal["all", "annotated"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeadsConfig:
+    """Cascade Mask R-CNN over a frozen pyramid; the defaults are detectron2's ViTDet-B cascade recipe.
+
+    Lengths are in strides of the level that they belong to, so that every patch size has the same heads: with patch 16
+    the anchors are 32 to 512 pixels and a box of 224 pixels belongs to the encoder's own resolution.
+
+    Args:
+        channels: width of pyramid, RPN and convolutions of the heads.
+        hidden: width of the box heads' fully connected layer.
+        rpn_convs: 3 x 3 convolutions of the RPN.
+        box_convs: 3 x 3 convolutions of each box head.
+        mask_convs: 3 x 3 convolutions of the mask head, before its transposed convolution.
+        anchor_scale: edge of a square anchor, in strides.
+        anchor_ratios: height over width.
+        rpn_samples: anchors per image in the RPN's loss, at most half of them positive.
+        rpn_top: proposals per level before suppression, in training and in testing.
+        proposals: proposals per image after it.
+        rpn_nms: IoU above which the RPN suppresses.
+        roi_samples: proposals per image that train the heads.
+        roi_positives: largest share of positive ones.
+        cascade_ious: IoU from which a stage calls a proposal positive.
+        cascade_weights: of centre and size offsets, for each stage.
+        score_threshold: least score of a detection; null: 0.05, and 0.02 on federated data.
+        nms: IoU above which detections of a class suppress each other.
+        detections: most detections per image; null: 100, and 300 on federated data.
+        federated: sigmoid and federated loss; null: where the annotations say which categories were searched for.
+        federated_classes: classes in that loss.
+        federated_power: of a class's image count, for the chance to be drawn as a negative.
+        masks: whether to learn masks; null: where the annotations have them.
+    """
+
+    channels: int = 256
+    hidden: int = 1024
+    rpn_convs: int = 2
+    box_convs: int = 4
+    mask_convs: int = 4
+    anchor_scale: float = 8.0
+    anchor_ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
+    rpn_samples: int = 256
+    rpn_top: tuple[int, int] = (2000, 1000)
+    proposals: int = 1000
+    rpn_nms: float = 0.7
+    roi_samples: int = 512
+    roi_positives: float = 0.25
+    cascade_ious: tuple[float, ...] = (0.5, 0.6, 0.7)
+    cascade_weights: tuple[tuple[float, float], ...] = ((10.0, 5.0), (20.0, 10.0), (30.0, 15.0))
+    score_threshold: float | None = None
+    nms: float = 0.5
+    detections: int | None = None
+    federated: bool | None = None
+    federated_classes: int = 50
+    federated_power: float = 0.5
+    masks: bool | None = None
+
+    def __post_init__(self) -> None:
+        """Errors: RiceError naming the fields."""
+        counts = ("channels", "hidden", "rpn_samples", "proposals", "roi_samples", "federated_classes")
+        wrong = [name for name in counts if getattr(self, name) < 1]
+        wrong += [name for name in ("rpn_convs", "box_convs", "mask_convs") if getattr(self, name) < 0]
+        wrong += [name for name in ("rpn_nms", "roi_positives", "nms") if not 0 < getattr(self, name) <= 1]
+        if len(self.cascade_ious) != len(self.cascade_weights) or not self.cascade_ious:
+            wrong.append("cascade_ious and cascade_weights, which need a value for each stage")
+        if min(self.rpn_top) < 1 or not self.anchor_ratios or min(self.anchor_ratios, default=0) <= 0:
+            wrong.append("rpn_top or anchor_ratios")
+        if self.detections is not None and self.detections < 1:
+            wrong.append("detections")
+        if wrong:
+            raise RiceError(f"{', '.join(wrong)} out of range; see rice detect train --help")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DetectionConfig:
+    """What the detection probe computes; the defaults are the paper's where it speaks, detectron2's where it does not.
+
+    The paper (4.3, Table 3) says: frozen encoder, Cascade Mask R-CNN of detectron2, pyramid at 0.25x to 4x of the
+    embeddings. It does not say how long, how pictures are scaled, or how a level is projected.
+
+    Args:
+        epochs: passes over the training pictures (12 is detectron2's 1x schedule).
+        batch: pictures per step, over all ranks.
+        learning_rate: peak of AdamW.
+        weight_decay: decoupled; normalisation layers have none.
+        warmup: steps of linear warm-up, at most a tenth of all.
+        milestones: shares of the training after which the rate falls to a tenth; empty: a cosine to zero.
+        clip: largest gradient norm; null: no clipping, as in the recipe.
+        jitter: range of the random scale; 1 fits the picture into the square. 0.1 and 2 are large-scale jitter.
+        flip: probability of mirroring.
+        repeat_threshold: pictures of categories on a smaller share of all pictures are repeated (LVIS: 0.001).
+        train_images: most pictures to learn from, the first in the order of a hash of their ids; null: all.
+        test_images: most pictures to be judged on, likewise.
+        train_split: name of the split to learn from, where `rice data check` would choose another.
+        test_split: name of the split to be judged on, likewise.
+        evaluate_every: epochs between evaluations on the test split, besides the last; 0: only the last. What is
+            reported is always the last epoch: choosing the best one would look at the test.
+        amp: bf16 on GPUs.
+        cache_gb: disk in GB for frozen features that are computed once (2 x 1.5 MiB a picture for B/16 at 512 with
+            mirroring; not with jitter); 0: computed anew in every epoch. The numbers are the same.
+        heads: the detector.
+    """
+
+    epochs: int = 12
+    batch: int = 64
+    learning_rate: float = 1e-4
+    weight_decay: float = 0.1
+    warmup: int = 250
+    milestones: tuple[float, ...] = (8 / 12, 11 / 12)
+    clip: float | None = None
+    jitter: tuple[float, float] = (1.0, 1.0)
+    flip: float = 0.5
+    repeat_threshold: float = 0.0
+    train_images: int | None = None
+    test_images: int | None = None
+    train_split: str | None = None
+    test_split: str | None = None
+    evaluate_every: int = run_only(0)
+    amp: bool = True
+    cache_gb: float = run_only(0.0)
+    heads: HeadsConfig = field(default_factory=HeadsConfig)
+
+    def __post_init__(self) -> None:
+        """Errors: RiceError naming the fields."""
+        limits = {
+            "epochs": self.epochs >= 1,
+            "batch": self.batch >= 1,
+            "learning_rate": self.learning_rate > 0,
+            "weight_decay": self.weight_decay >= 0,
+            "warmup": self.warmup >= 0,
+            "milestones": list(self.milestones) == sorted(self.milestones) and all(0 < m < 1 for m in self.milestones),
+            "clip": self.clip is None or self.clip > 0,
+            "jitter": 0 < self.jitter[0] <= self.jitter[1] <= 16,
+            "flip": 0 <= self.flip <= 1,
+            "repeat_threshold": 0 <= self.repeat_threshold < 1,
+            "train_images": self.train_images is None or self.train_images >= 1,
+            "test_images": self.test_images is None or self.test_images >= 1,
+            "evaluate_every": self.evaluate_every >= 0,
+            "cache_gb": self.cache_gb >= 0,
+        }
+        wrong = [f"{name}={getattr(self, name)}" for name, holds in limits.items() if not holds]
+        if wrong:
+            raise RiceError(f"{', '.join(wrong)} is out of range; see rice detect train --help")
+        if self.cache_gb and self.jitter != (1.0, 1.0):
+            raise RiceError("features of jittered pictures differ in every epoch; use --cache-gb 0 or --jitter 1 1")

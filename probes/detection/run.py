@@ -1,0 +1,172 @@
+"""One training on one dataset, judged: what the probe, the command and a suite's many datasets all do."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from probes.detection.bootstrap import Items, items, standard_error
+from probes.detection.checkpoint import Facts, save_detector
+from probes.detection.config import DetectionConfig
+from probes.detection.evaluate import Result, detect_split
+from probes.detection.evaluators import Evaluator
+from probes.detection.material import Material, prepare
+from probes.detection.model import Detector
+from probes.detection.score import IouType, Scores, judge
+from probes.detection.score import prepare as prepare_scores
+from probes.detection.train import detector_for, train_detector
+from probes.protocol import identity
+from probes.provenance import versions
+from rice.data.coco import CocoSplit
+from rice.encoders.base import Encoder
+from rice.errors import RiceError
+from rice.files import read_json, write_json
+from rice.progress import Progress
+from rice.train.world import World
+
+BEST, LAST, EVALUATIONS = "best.safetensors", "last.safetensors", "evaluations.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judged:
+    """What a detector's results are worth, for boxes or masks. `items`: per image, for intervals."""
+
+    scores: Scores
+    items: Items
+
+    def standard_errors(self) -> dict[str, float]:
+        """Of AP, AP50, AP75 (LVIS: APr, APc, APf) over images, where they are known."""
+        return {name: value for name, value in standard_error(self.items).items() if math.isfinite(value)}
+
+
+def judge_results(
+    test: CocoSplit, images: Sequence[int], results: Sequence[Result], *, masks: bool, evaluator: Evaluator = "faster"
+) -> dict[IouType, Judged]:
+    """Scores of boxes, and of masks where the detector has them and the truth does."""
+    truth, ids = test.as_coco(), [test.images[index].id for index in images]
+    kinds: list[IouType] = ["bbox", "segm"] if masks and test.has_masks else ["bbox"]
+    judged: dict[IouType, Judged] = {}
+    for kind in kinds:
+        # A mask's size is its own area, as detectron2 has it, so its box must not come along.
+        given = results if kind == "bbox" else [{k: v for k, v in r.items() if k != "bbox"} for r in results]
+        inputs = prepare_scores(truth, given, iou=kind, lvis=test.federated, image_ids=ids)
+        judged[kind] = Judged(scores=judge(inputs, evaluator), items=items(inputs))
+    return judged
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """The last step's detector on the test split."""
+
+    detector: Detector
+    results: list[Result]
+    judged: dict[IouType, Judged]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """A training of `encoder` (named `reference`, with `weights` of `fingerprint`) that writes under `folder`."""
+
+    encoder: Encoder
+    reference: str
+    weights: str | None
+    fingerprint: str
+    train: CocoSplit
+    test: CocoSplit
+    size: int
+    config: DetectionConfig
+    seed: int
+    folder: Path
+    features: Path
+    evaluator: Evaluator = "faster"
+
+    def run(self, progress: Progress, world: World) -> Outcome:
+        """Train, judge, and leave the last and the best detector. Killed, it goes on from its checkpoint.
+
+        Errors: RiceError for data that cannot train, or a checkpoint of another configuration.
+        """
+        material = prepare(self.encoder, self.train, self.test, self.size, self.config, self.features, progress)
+        detector = detector_for(material, self.seed)
+        updates = material.train.updates(self.config)
+        every = max(1, round(updates * self.config.evaluate_every / self.config.epochs))
+        train_detector(
+            material,
+            detector,
+            seed=self.seed,
+            folder=self.folder,
+            progress=progress,
+            world=world,
+            evaluate=lambda done: self._evaluate(material, detector, done, updates, progress, world),
+            every=every if self.config.evaluate_every else 0,
+        )
+        results = read_json(self.folder / "results.json")
+        judged = judge_results(
+            self.test, material.test.images, results, masks=material.train.masks, evaluator=self.evaluator
+        )
+        return Outcome(detector=detector, results=results, judged=judged)
+
+    def _evaluate(
+        self, material: Material, detector: Detector, done: int, updates: int, progress: Progress, world: World
+    ) -> None:
+        """Judge the detector as it is; the leader writes it, and keeps it where it is the best so far."""
+        results = detect_split(material.test, detector, folder=self.folder, progress=progress, world=world)
+        if not world.leads:
+            return
+        judged = judge_results(
+            self.test, material.test.images, results, masks=material.train.masks, evaluator=self.evaluator
+        )
+        scores = {
+            f"{name} {key}": value
+            for kind, name in (("bbox", "box"), ("segm", "mask"))
+            if kind in judged
+            for key, value in judged[kind].scores.values.items()
+        }
+        facts = self._facts(material, detector, done, updates, scores)
+        save_detector(self.folder / LAST, detector, facts)
+        earlier = [entry for entry in self.evaluations() if entry["done"] < done]
+        if scores["box AP"] >= max((entry["box AP"] for entry in earlier), default=-math.inf):
+            save_detector(self.folder / BEST, detector, facts)
+        write_json(self.folder / "results.json", results)
+        write_json(self.folder / EVALUATIONS, [*earlier, {"done": done, **scores}])
+
+    def evaluations(self) -> list[dict[str, float]]:
+        """Scores of the test split after so many updates, in order."""
+        path = self.folder / EVALUATIONS
+        found: list[dict[str, float]] = read_json(path) if path.exists() else []
+        return found
+
+    def _facts(
+        self, material: Material, detector: Detector, done: int, updates: int, scores: dict[str, float]
+    ) -> Facts:
+        loss, spec = detector.cascade.class_loss, self.encoder.spec
+        return Facts(
+            encoder=self.reference,
+            weights=self.weights,
+            fingerprint=self.fingerprint,
+            size=self.size,
+            patch=spec.patch,
+            width=spec.width,
+            categories=tuple((c.id, c.name) for c in material.train.split.categories),
+            image_counts=loss.image_counts,
+            masks=material.train.masks,
+            heads=dataclasses.asdict(self.config.heads),
+            config=identity(self.config),
+            seed=self.seed,
+            done=done,
+            updates=updates,
+            scores=scores,
+            versions=versions(),
+        )
+
+
+def same_run(folder: Path, facts: dict[str, object]) -> None:
+    """Write `facts` as the folder's run.json. Errors: RiceError where another run is there."""
+    path = folder / "run.json"
+    if path.exists():
+        found = read_json(path)
+        wrong = [name for name in facts if found.get(name) != facts[name]]
+        if wrong:
+            was, now = found.get(wrong[0]), facts[wrong[0]]
+            raise RiceError(f"{folder} holds another run: its {wrong[0]} is {was!r}, not {now!r}; name another --out")
+    write_json(path, facts)
