@@ -86,7 +86,7 @@ def train(
             return
         scores = {name: job.run(root, out / name if name else out) for name, root in roots.items()}
         if world.leads and "" not in scores:
-            _print_domains(data, scores)
+            _print_domains(data, recipe.suite, scores)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,7 +105,7 @@ class _Job:
         from probes.detection.probe import DetectionProbe
         from probes.detection.suites import find_suite
 
-        suite = find_suite(data)
+        suite = find_suite(data, name=self.config.suite)
         roots = {"": data} if suite is None else {dataset.name: dataset.path for dataset in suite.datasets}
         for root in roots.values():
             DetectionProbe(self.config, root).inspect()
@@ -307,10 +307,10 @@ def _draw_course(out: Path) -> None:
     draw_course(out / "metrics.jsonl", out / "course.png")
 
 
-def _print_domains(data: Path, scores: dict[str, dict[str, float]]) -> None:
+def _print_domains(data: Path, name: str | None, scores: dict[str, dict[str, float]]) -> None:
     from probes.detection.suites import domain_means, find_suite
 
-    suite = find_suite(data)
+    suite = find_suite(data, name=name)
     if suite is not None:
         for domain, value in domain_means({name: part["AP"] for name, part in scores.items()}, suite).items():
             print(f"{domain:<20} {100 * value:6.2f}")  # noqa: T201

@@ -1,12 +1,9 @@
 """What the detection probe computes. Imports no torch."""
 
 from dataclasses import dataclass, field
-from typing import Literal
 
 from probes.protocol import run_only
 from rice.errors import RiceError
-
-ImageSet = Literal["all", "annotated"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,6 +99,7 @@ class DetectionConfig:
         test_images: most pictures to be judged on, likewise.
         train_split: name of the split to learn from, where `rice data check` would choose another.
         test_split: name of the split to be judged on, likewise.
+        suite: roboflow100 or rf100-vl, where a folder of datasets could be either.
         evaluate_every: epochs between evaluations on the test split, besides the last; 0: only the last. What is
             reported is always the last epoch: choosing the best one would look at the test.
         amp: bf16 on GPUs.
@@ -124,6 +122,7 @@ class DetectionConfig:
     test_images: int | None = None
     train_split: str | None = None
     test_split: str | None = None
+    suite: str | None = None
     evaluate_every: int = run_only(0)
     amp: bool = True
     cache_gb: float = run_only(0.0)

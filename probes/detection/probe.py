@@ -222,7 +222,7 @@ class DetectionProbe:
         from probes.detection.suites import find_suite
 
         try:
-            return find_suite(self.data)
+            return find_suite(self.data, name=self.config.suite)
         except RiceError as error:
             raise NotThisLayoutError(str(error)) if not self.data.is_dir() else error from error
 

@@ -86,9 +86,17 @@ class Training:
 
         Errors: RiceError for data that cannot train, or a checkpoint of another configuration.
         """
-        material = prepare(self.encoder, self.train, self.test, self.size, self.config, self.features, progress)
+        with world.leader_first():  # which writes the cache, where one is asked for
+            material = prepare(self.encoder, self.train, self.test, self.size, self.config, self.features, progress)
         detector = detector_for(material, self.seed)
         updates = material.train.updates(self.config)
+
+        def evaluate(done: int) -> None:
+            results = detect_split(material.test, detector, folder=self.folder, progress=progress, world=world)
+            with world.leader_first():
+                if world.leads:
+                    self._keep(material, detector, done, updates, results)
+
         every = max(1, round(updates * self.config.evaluate_every / self.config.epochs))
         train_detector(
             material,
@@ -97,7 +105,7 @@ class Training:
             folder=self.folder,
             progress=progress,
             world=world,
-            evaluate=lambda done: self._evaluate(material, detector, done, updates, progress, world),
+            evaluate=evaluate,
             every=every if self.config.evaluate_every else 0,
         )
         results = read_json(self.folder / "results.json")
@@ -106,13 +114,8 @@ class Training:
         )
         return Outcome(detector=detector, results=results, judged=judged)
 
-    def _evaluate(
-        self, material: Material, detector: Detector, done: int, updates: int, progress: Progress, world: World
-    ) -> None:
-        """Judge the detector as it is; the leader writes it, and keeps it where it is the best so far."""
-        results = detect_split(material.test, detector, folder=self.folder, progress=progress, world=world)
-        if not world.leads:
-            return
+    def _keep(self, material: Material, detector: Detector, done: int, updates: int, results: list[Result]) -> None:
+        """Judge the detector as it is; write it, and keep it where it is the best so far."""
         judged = judge_results(
             self.test, material.test.images, results, masks=material.train.masks, evaluator=self.evaluator
         )

@@ -152,7 +152,7 @@ def _decode_chunk(text: bytes, lengths_N: NDArray[np.int64], pixels_N: NDArray[n
     number_of_runs = np.add.reduceat(ends_C, first_C, dtype=np.int64)
     first_run = np.cumsum(number_of_runs) - number_of_runs
     runs_Q, width_Q = _stored_runs(symbols_C, np.flatnonzero(ends_C))
-    sound &= np.maximum.reduceat(width_Q, first_run) <= 99
+    sound &= np.maximum.reduceat(width_Q, first_run) <= _MAX_RUN_CHARACTERS
     place_Q = np.arange(len(runs_Q)) - np.repeat(first_run, number_of_runs)
     odd_Q = place_Q & 1 == 1
     _undo_differences(runs_Q, np.flatnonzero(odd_Q), number_of_runs // 2)

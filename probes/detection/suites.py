@@ -101,7 +101,8 @@ def _best(root: Path, suites: Mapping[str, Mapping[str, str]], folders: set[str]
     most = max(counts.values(), default=0)
     best = [name for name, count in counts.items() if count == most]
     if most and len(best) > 1:
-        raise RiceError(f"the {most} known datasets at {root} fit {' and '.join(best)} equally well; name the suite")
+        fits = " and ".join(best)
+        raise RiceError(f"the {most} known datasets at {root} fit {fits} equally well; name it: --suite {best[0]}")
     return best[0] if most else None
 
 

@@ -25,6 +25,15 @@ class World:
         """Whether this rank writes and speaks for all."""
         return self.rank == 0
 
+    @contextlib.contextmanager
+    def leader_first(self) -> Iterator[None]:
+        """What is inside runs on the leader, then on all others, who find what it wrote."""
+        if not self.leads:
+            dist.barrier()
+        yield
+        if self.leads and self.size > 1:
+            dist.barrier()
+
     def total(self, *values: float) -> list[float]:
         """Each value summed over all ranks; every rank gets the sums. Waits for the device, so on the CPU's group."""
         summed = torch.tensor(values, dtype=torch.float64)

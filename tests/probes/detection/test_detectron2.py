@@ -1,5 +1,7 @@
 """Our detector and detectron2's with the same weights are the same function, forwards and in their losses."""
 
+import json
+import os
 from typing import Any
 
 import pytest
@@ -8,42 +10,36 @@ from torch import Tensor
 
 pytest.importorskip("detectron2", reason="detectron2 is not installed (it is built from source)")
 
-from probes.detection.config import HeadsConfig
 from probes.detection.detectron2 import _their_name, canvas_edge, from_detectron2, lazy_model, to_detectron2, to_encoder
-from probes.detection.model import Detections, Detector, Target, build_detector
+from probes.detection.model import Detector, Target, build_detector
 from probes.detection.pyramid import normalise_tokens
-from rice.encoders.base import Encoder
+from rice.encoders.base import Encoder, Features
 from rice.encoders.load import load_encoder
+from rice.files import atomic_write
 
-HEADS = HeadsConfig(
-    channels=32, hidden=64, rpn_samples=64, roi_samples=48, rpn_top=(150, 120), proposals=100, federated_classes=4
+from .reference_case import (
+    CLASSES,
+    COUNTS,
+    EDGE,
+    HEADS,
+    KINDS,
+    LOSSES,
+    REFERENCE,
+    SIZES,
+    WIDTH,
+    detector_of,
+    randomised,
+    reference,
+    same_order,
+    targets,
+    tokens,
 )
-CLASSES = 7
-COUNTS = [1, 3, 10, 50, 2, 0, 7]
-ENCODERS = ["timm:vit_tiny_patch16_224@128", "timm:vit_tiny_patch16_224@96", "hf14"]
+
+ENCODERS = ["timm:vit_tiny_patch16_224@128", "timm:vit_tiny_patch16_224@96", "timm:vit_small_patch14_dinov2@126"]
 
 
 def encoder_of(name: str) -> Encoder:
-    if name == "hf14":
-        name = "timm:vit_small_patch14_dinov2@126"
     return load_encoder(name, weights=None)
-
-
-def randomised(detector: Detector, seed: int = 0) -> Detector:
-    """Weights under which there is something to find: scores far apart, boxes that move, masks of both kinds."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for name, value in detector.named_parameters():
-            gain = 3.0 if "scores" in name or "predict" in name or "objectness" in name else 1.0
-            gain = 0.1 if "deltas" in name else gain  # trained offsets are a part of a box, not many boxes
-            if value.ndim > 1:
-                fan = value[0].numel()
-                value.copy_(torch.randn(value.shape, generator=generator) * gain / fan**0.5)
-            elif "norm" in name and "weight" in name:
-                value.copy_(torch.rand(value.shape, generator=generator) + 0.5)
-            else:
-                value.copy_(torch.randn(value.shape, generator=generator) * 0.1)
-    return detector
 
 
 def both(encoder: Encoder, counts: list[int] | None) -> tuple[Detector, Any]:
@@ -92,47 +88,27 @@ def test_the_same_weights_give_the_same_detections(name: str, counts: list[int] 
     shown = [(int(h) * encoder.spec.patch / 16, int(w) * encoder.spec.patch / 16) for h, w in sizes]
     found = ours.detect(tokens_of(encoder, images), shown)  # type: ignore[arg-type]  # clipping takes any numbers
     expected = theirs.inference([{"image": image} for image in images], do_postprocess=False)
-    for mine, reference in zip(found, expected, strict=True):
-        assert len(mine.scores) == len(reference) > 20
-        boxes = scaled(reference.pred_boxes.tensor, encoder)
-        order = same_order(mine, boxes, reference.scores, reference.pred_classes)
+    for mine, their in zip(found, expected, strict=True):
+        assert len(mine.scores) == len(their) > 20
+        boxes = scaled(their.pred_boxes.tensor, encoder)
+        order = same_order(mine.boxes, mine.scores, mine.labels, (boxes, their.scores, their.pred_classes))
         assert mine.masks is not None
-        torch.testing.assert_close(mine.labels, reference.pred_classes[order])
-        torch.testing.assert_close(mine.scores, reference.scores[order], rtol=0, atol=1e-4)
+        torch.testing.assert_close(mine.labels, their.pred_classes[order])
+        torch.testing.assert_close(mine.scores, their.scores[order], rtol=0, atol=1e-4)
         torch.testing.assert_close(mine.boxes, boxes[order], rtol=0, atol=1e-4)
-        torch.testing.assert_close(mine.masks, reference.pred_masks[order, 0], rtol=0, atol=1e-4)
+        torch.testing.assert_close(mine.masks, their.pred_masks[order, 0], rtol=0, atol=1e-4)
 
 
-def same_order(mine: Detections, boxes: Tensor, scores: Tensor, labels: Tensor) -> Tensor:
-    """Which of theirs each of ours is: scores that differ in their last bits may change places."""
-    left = torch.cat([mine.boxes, mine.scores[:, None] * 100, mine.labels[:, None] * 1000], 1)
-    right = torch.cat([boxes, scores[:, None] * 100, labels[:, None] * 1000], 1)
-    order = torch.cdist(left, right).argmin(1)
-    assert len(set(order.tolist())) == len(order)
-    return order
-
-
-def targets_of(images: list[Tensor], encoder: Encoder) -> tuple[list[Target], list[Any]]:
+def as_instances(found: list[Target]) -> list[Any]:
     from detectron2.structures import BitMasks, Boxes, Instances
 
-    generator = torch.Generator().manual_seed(2)
-    ours, theirs = [], []
-    edge = canvas_edge(encoder)
-    for image, count in zip(images, (4, 1, 0), strict=True):
-        height, width = image.shape[-2:]
-        corner = torch.rand(count, 2, generator=generator) * torch.tensor([width, height]) * 0.6
-        extent = torch.rand(count, 2, generator=generator) * torch.tensor([width, height]) * 0.3 + 6
-        boxes = torch.cat([corner, corner + extent], 1)
-        labels = torch.randint(0, CLASSES, (count,), generator=generator)
-        masks = torch.zeros(count, edge, edge, dtype=torch.bool)
-        for mask, (left, top, right, bottom) in zip(masks, boxes.int().tolist(), strict=True):
-            mask[top:bottom, left : (left + right) // 2 + 2] = True
-        ours.append(Target(boxes, labels, masks, (height, width)))
-        instances = Instances((height, width))
-        instances.gt_boxes, instances.gt_classes = Boxes(boxes), labels
-        instances.gt_masks = BitMasks(masks)
+    theirs = []
+    for target in found:
+        instances = Instances(target.size)
+        instances.gt_boxes, instances.gt_classes = Boxes(target.boxes), target.labels
+        instances.gt_masks = BitMasks(target.masks)
         theirs.append(instances)
-    return ours, theirs
+    return theirs
 
 
 @pytest.mark.parametrize("counts", [None, COUNTS], ids=["softmax", "federated"])
@@ -143,20 +119,18 @@ def test_the_same_weights_and_draws_give_the_same_losses_and_gradients(counts: l
     ours, theirs = both(encoder, counts)
     ours.train(), theirs.train()
     images = pictures(canvas_edge(encoder))
-    mine, reference = targets_of(images, encoder)
+    sizes = tuple((int(image.shape[1]), int(image.shape[2])) for image in images)
+    mine = targets(sizes, canvas_edge(encoder))
     torch.manual_seed(5)
     losses = ours(tokens_of(encoder, images), mine)
     torch.manual_seed(5)
     with EventStorage():
-        batch = [{"image": image, "instances": truth} for image, truth in zip(images, reference, strict=True)]
+        batch = [{"image": image, "instances": truth} for image, truth in zip(images, as_instances(mine), strict=True)]
         expected = theirs(batch)
-    names = {"rpn_objectness": "loss_rpn_cls", "rpn_boxes": "loss_rpn_loc", "masks": "loss_mask"}
-    names |= {f"class_{k}": f"loss_cls_stage{k}" for k in range(3)}
-    names |= {f"boxes_{k}": f"loss_box_reg_stage{k}" for k in range(3)}
-    assert {names[name] for name in losses} == set(expected)
+    assert {LOSSES[name] for name in losses} == set(expected)
     for name, value in losses.items():
         torch.testing.assert_close(
-            value, expected[names[name]], rtol=1e-4, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}"
+            value, expected[LOSSES[name]], rtol=1e-4, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}"
         )
     torch.stack(list(losses.values())).sum().backward()
     sum(expected.values()).backward()
@@ -184,3 +158,57 @@ def test_the_encoder_is_frozen_in_detectron2s_training() -> None:
     assert not theirs.backbone.encoder.training
     assert not any(p.requires_grad for p in theirs.backbone.encoder.parameters())
     assert all(p.requires_grad for p in theirs.backbone.pyramid.parameters())
+
+
+class Still(torch.nn.Module):
+    """An encoder that gives the case's tokens, whatever it sees."""
+
+    def __init__(self, like: Encoder) -> None:
+        super().__init__()
+        self.spec, self.dtype = like.spec, like.dtype
+
+    def features(self, images_B3HW: Tensor) -> Features:
+        return Features(tokens(), None)
+
+
+def what_detectron2_says(kind: str) -> dict[str, Any]:
+    from detectron2.config import instantiate
+    from detectron2.utils.events import EventStorage
+
+    encoder = encoder_of(ENCODERS[0])
+    theirs = instantiate(lazy_model(encoder, HEADS, classes=CLASSES, image_counts=KINDS[kind]))
+    theirs.backbone.encoder = Still(encoder)
+    theirs.backbone.pyramid = type(theirs.backbone.pyramid)(WIDTH, HEADS.channels)
+    theirs.load_state_dict(to_detectron2(detector_of(kind)), strict=False)
+    assert canvas_edge(encoder) == EDGE
+    images = [torch.zeros(3, *size, dtype=torch.uint8) for size in SIZES]
+    with torch.no_grad():
+        found = theirs.eval().inference([{"image": image} for image in images], do_postprocess=False)
+    theirs.train()
+    torch.manual_seed(5)
+    with EventStorage():
+        batch = [{"image": i, "instances": t} for i, t in zip(images, as_instances(targets()), strict=True)]
+        losses = theirs(batch)
+    return {
+        "losses": {name: float(value) for name, value in losses.items()},
+        "detections": [
+            {
+                "boxes": [[round(x, 5) for x in box] for box in part.pred_boxes.tensor.tolist()],
+                "scores": [round(score, 6) for score in part.scores.tolist()],
+                "labels": part.pred_classes.tolist(),
+                "masks": [round(mean, 6) for mean in part.pred_masks.mean((1, 2, 3)).tolist()],
+            }
+            for part in found
+        ],
+    }
+
+
+def test_the_stored_reference_is_what_detectron2_says() -> None:
+    said = {kind: what_detectron2_says(kind) for kind in KINDS}
+    if os.environ.get("RICE_FREEZE"):
+        with atomic_write(REFERENCE) as file:
+            file.write(json.dumps(said, separators=(",", ":")) + "\n")
+    for kind, part in reference().items():
+        assert part["losses"] == pytest.approx(said[kind]["losses"], rel=1e-4)
+        for stored, now in zip(part["detections"], said[kind]["detections"], strict=True):
+            torch.testing.assert_close(torch.tensor(stored["scores"]), torch.tensor(now["scores"]), rtol=0, atol=1e-4)
