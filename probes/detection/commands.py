@@ -302,9 +302,10 @@ def _readable(found: Sequence[dict[str, Any]], most: int = 8) -> float:
 
 
 def _draw_course(out: Path) -> None:
+    from probes.detection.run import JUDGED
     from rice.train.picture import draw_course
 
-    draw_course(out / "metrics.jsonl", out / "course.png")
+    draw_course(out / "metrics.jsonl", out / "course.png", JUDGED, "average precision, %")
 
 
 def _print_domains(data: Path, name: str | None, scores: dict[str, dict[str, float]]) -> None:

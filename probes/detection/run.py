@@ -27,6 +27,9 @@ from rice.train.world import World
 
 BEST, LAST, EVALUATIONS = "best.safetensors", "last.safetensors", "evaluations.json"
 
+JUDGED = {"box AP": "boxes", "mask AP": "masks"}
+"""What is shown of a training: names of scores, in percent -> their labels."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Judged:
@@ -91,11 +94,11 @@ class Training:
         detector = detector_for(material, self.seed)
         updates = material.train.updates(self.config)
 
-        def evaluate(done: int) -> None:
+        def evaluate(done: int) -> dict[str, float]:
             results = detect_split(material.test, detector, folder=self.folder, progress=progress, world=world)
             with world.leader_first():
-                if world.leads:
-                    self._keep(material, detector, done, updates, results)
+                scores = self._keep(material, detector, done, updates, results) if world.leads else {}
+            return {name: 100 * scores[name] for name in JUDGED if name in scores}
 
         every = max(1, round(updates * self.config.evaluate_every / self.config.epochs))
         train_detector(
@@ -114,8 +117,10 @@ class Training:
         )
         return Outcome(detector=detector, results=results, judged=judged)
 
-    def _keep(self, material: Material, detector: Detector, done: int, updates: int, results: list[Result]) -> None:
-        """Judge the detector as it is; write it, and keep it where it is the best so far."""
+    def _keep(
+        self, material: Material, detector: Detector, done: int, updates: int, results: list[Result]
+    ) -> dict[str, float]:
+        """Judge the detector as it is; write it, and keep it where it is the best so far. The scores by name."""
         judged = judge_results(
             self.test, material.test.images, results, masks=material.train.masks, evaluator=self.evaluator
         )
@@ -132,6 +137,7 @@ class Training:
             save_detector(self.folder / BEST, detector, facts)
         write_json(self.folder / "results.json", results)
         write_json(self.folder / EVALUATIONS, [*earlier, {"done": done, **scores}])
+        return scores
 
     def evaluations(self) -> list[dict[str, float]]:
         """Scores of the test split after so many updates, in order."""

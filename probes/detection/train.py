@@ -3,7 +3,7 @@
 Shapes: B images of this rank, D width, h w the grid.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ _REPORT_EVERY = 20
 _MOST_WARMUP = 0.1
 
 Batch = tuple[Tensor, list[Target]]
+Evaluate = Callable[[int], Mapping[str, float]]
 
 
 def detector_for(material: Material, seed: int) -> Detector:
@@ -54,11 +55,12 @@ def train_detector(
     folder: Path,
     progress: Progress,
     world: World,
-    evaluate: Callable[[int], None] | None = None,
+    evaluate: Evaluate | None = None,
     every: int = 0,
 ) -> None:
     """Train in place. `evaluate(done)` is called on every rank every `every` updates (0: only at the end), and at the
-    end. `folder` holds the checkpoint, which resumes, and a line of losses now and then.
+    end; what it returns stands in the log. `folder` holds the checkpoint, which resumes, and a line of losses now and
+    then.
 
     Errors: RiceError where the batch does not divide by the ranks, or training diverges.
     """
@@ -123,7 +125,7 @@ def _loss(watch: "_Watch", head: nn.Module, batch: Batch) -> Tensor:
 class _Watch:
     """Writes losses, by part, and calls the evaluation."""
 
-    def __init__(self, metrics: Path | None, evaluate: Callable[[int], None] | None, every: int, batch: int) -> None:
+    def __init__(self, metrics: Path | None, evaluate: Evaluate | None, every: int, batch: int) -> None:
         self.every, self.parts = every, dict[str, Tensor]()
         self._metrics, self._evaluate = metrics, evaluate
         self._log: JsonLines | None = None
@@ -147,7 +149,9 @@ class _Watch:
         """Evaluate."""
         if self._evaluate is not None:
             with self._rate.paused():
-                self._evaluate(done)
+                scores = self._evaluate(done)
+            if self._log is not None:
+                self._log.write({"step": done - 1, "steps_done": done, **scores})
 
     def close(self) -> None:
         """Close the log."""

@@ -1,6 +1,6 @@
 """The course of a run as a picture: losses, gradient norm and learning rate, and how validation went."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,31 +12,43 @@ import matplotlib.pyplot as plt
 from rice.files import atomic_path
 from rice.train.metrics import read_lines
 
+RETRIEVAL = {"retrieval_top1": "top-1", "retrieval_map": "mean AP"}
+
+_MANY = 4
 _SMOOTH = 50
 """Points that a thick line averages over at most."""
 
 
-def draw_course(metrics: Path, picture: Path) -> None:
-    """Draw the lines of `metrics` (a run's metrics.jsonl) into `picture`, PNG."""
+def draw_course(
+    metrics: Path, picture: Path, judged: Mapping[str, str] = RETRIEVAL, title: str = "region retrieval, %"
+) -> None:
+    """Draw the lines of `metrics` (a run's metrics.jsonl) into `picture`, PNG.
+
+    `judged`: keys of the lines that say how validation went -> their labels; `title` is above them.
+    """
     lines = read_lines(metrics)
     steps = [line for line in lines if "loss" in line]
-    validations = [line for line in lines if "retrieval_map" in line]
+    validations = [line for line in lines if any(name in line for name in judged)]
     figure, panels = plt.subplots(1, 3 if validations else 2, figsize=(11 if validations else 8, 3.2))
     parts = sorted({key for line in steps for key in line if key.startswith("loss_")})
     for name in ["loss", *(parts if len(parts) > 1 else [])]:
         _line(panels[0], steps, name)
     panels[0].set(title="loss", xlabel="step")
-    panels[0].legend(frameon=False)
-    _line(panels[1], steps, "grad_norm")
-    panels[1].set(title="gradient norm, rate (dashed)", xlabel="step")
-    rates = panels[1].twinx()
+    panels[0].legend(frameon=False, **({"fontsize": 7, "ncols": 2, "loc": "upper right"} if len(parts) > _MANY else {}))
+    rates = panels[1]
+    rates.set(title="learning rate", xlabel="step")
+    if any("grad_norm" in line for line in steps):
+        _line(panels[1], steps, "grad_norm")
+        panels[1].set(title="gradient norm, rate (dashed)")
+        rates = panels[1].twinx()
     rates.plot([line["step"] for line in steps], [line["learning_rate"] for line in steps], "--", color="0.6")
     rates.set_ylim(bottom=0)
     if validations:
-        done = [line["steps_done"] for line in validations]
-        for name, label in (("retrieval_top1", "top-1"), ("retrieval_map", "mean AP")):
-            panels[2].plot(done, [line[name] for line in validations], "o-", label=label)
-        panels[2].set(title="region retrieval, %", xlabel="steps done")
+        for name, label in judged.items():
+            found = [(line["steps_done"], line[name]) for line in validations if name in line]
+            if found:
+                panels[2].plot(*zip(*found, strict=True), "o-", label=label)
+        panels[2].set(title=title, xlabel="steps done")
         panels[2].set_ylim(bottom=0)
         panels[2].legend(frameon=False)
     figure.tight_layout()

@@ -102,14 +102,17 @@ def test_evaluation_comes_every_so_often_and_at_the_end(encoder: Encoder, root: 
     modes: list[bool] = []
     detector = detector_for(material, 0)
 
-    def evaluate(done: int) -> None:
+    def evaluate(done: int) -> dict[str, float]:
         seen.append(done)
         modes.append(detector.training)
+        return {"box AP": 1.5}
 
     options: dict[str, Any] = {"seed": 0, "progress": SilentProgress(), "world": ALONE}
     train_detector(material, detector, folder=tmp_path, evaluate=evaluate, every=4, **options)
     assert seen == [4, 8, 9]
     assert not any(modes)
+    told = [line for line in read_lines(tmp_path / module.METRICS) if "box AP" in line]
+    assert [(line["steps_done"], line["box AP"]) for line in told] == [(4, 1.5), (8, 1.5), (9, 1.5)]
 
 
 def test_norms_do_not_decay_and_everything_learns_once() -> None:
