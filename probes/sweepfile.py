@@ -101,7 +101,7 @@ def read_sweep(file_or_name: str, data: Sequence[str] = (), weights: Sequence[st
     there = tuple(entry for entry in encoders if entry.weights != UNPUBLISHED)
     left_out = tuple(entry.label for entry in encoders if entry.weights == UNPUBLISHED)
     if not there:
-        raise RiceError(f"{where}: no encoder has weights; give some: --weights {left_out[0]}=PATH")
+        raise RiceError(f'{where}: no encoder has weights; give some: --weights "{left_out[0]}=PATH"')
     probes = [_probe(entry, f"{where}: probes", datasets) for entry in _list(document["probes"], f"{where}: probes")]
     seeds = _seeds(document.get("seeds", 1), f"{where}: seeds")
     return Sweep(

@@ -146,6 +146,38 @@ def test_a_binary_file_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", sorted(BUILT_IN.glob("*.yaml")), ids=lambda path: path.stem)
-def test_a_built_in_sweep_is_named_as_its_file(path: Path) -> None:
-    sweep = read_sweep(path.stem, [f"coco={Path.cwd()}"] if path.stem == "dense-coco" else [])
+def test_a_built_in_sweep_is_named_as_its_file(path: Path, tmp_path: Path) -> None:
+    for name in ("coco", "lvis", "roboflow100"):
+        (tmp_path / name).mkdir()
+    document = yaml.safe_load(path.read_text())
+    open_ = [entry for entry in document["datasets"].values() if "path" in entry]
+    labels = [e.get("name", e["encoder"]) for e in document["encoders"] if isinstance(e, dict) and "weights" in e]
+    given = [f"{label}={tmp_path}" for label in labels if path.stem.startswith("table")]
+    data = [] if not open_ else [str(tmp_path)] if len(open_) > 1 else [f"coco={tmp_path}"]
+    sweep = read_sweep(path.stem, data, given)
     assert sweep.name == path.stem
+    assert not sweep.left_out
+    assert len(sweep.encoders) == len(document["encoders"])
+
+
+def test_a_root_gives_every_open_dataset_its_folder_by_name(tmp_path: Path) -> None:
+    for name in ("coco", "lvis", "roboflow100"):
+        (tmp_path / name).mkdir()
+    sweep = read_sweep("table3", [str(tmp_path)])
+    assert {d.name: d.path for d in sweep.datasets} == {n: tmp_path / n for n in ("coco", "lvis", "roboflow100")}
+    (tmp_path / "lvis").rmdir()
+    with pytest.raises(RiceError, match="lvis: there is no folder"):
+        read_sweep("table3", [str(tmp_path)])
+
+
+def test_encoders_without_published_weights_are_left_out_unless_they_are_given(tmp_path: Path) -> None:
+    for name in ("coco", "lvis", "roboflow100"):
+        (tmp_path / name).mkdir()
+    sweep = read_sweep("table3", [str(tmp_path)], ["rice-b16-512=checkpoints/mine"])
+    assert sweep.left_out == ("mlcd-b16-512",)
+    assert [e.label for e in sweep.encoders] == ["dinov2-b14-518", "siglip-b16-512", "rice-b16-512"]
+    assert sweep.encoders[-1].weights == "checkpoints/mine"
+    with pytest.raises(RiceError, match="--weights takes LABEL=PATH with LABEL one of .*got 'nobody=x'"):
+        read_sweep("table3", [str(tmp_path)], ["nobody=x"])
+    with pytest.raises(RiceError, match='no encoder has weights; give some: --weights "N 1=PATH"'):
+        read_sweep("table5a", [str(tmp_path)])
