@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from probes.linear_config import LinearConfig
-from probes.protocol import Metric
+from probes.protocol import Metric, NotThisLayoutError
 from rice.errors import RiceError
 from rice.progress import Progress
 
@@ -63,6 +63,9 @@ class DenseProbe:
         from probes.coco import describe
 
         train, test = self._splits
+        for split in (train, test):
+            if not any(a.segmentation for image in split.images for a in image.annotations):
+                raise NotThisLayoutError(f"{split.files.annotations}: expected annotations with masks, found boxes only")
         return f"trains on {describe(train)}; tests on {describe(test)}; {len(train.categories)} classes"
 
     def fingerprint(self) -> str:
