@@ -65,7 +65,9 @@ class DenseProbe:
         train, test = self._splits
         for split in (train, test):
             if not any(a.segmentation for image in split.images for a in image.annotations):
-                raise NotThisLayoutError(f"{split.files.annotations}: expected annotations with masks, found boxes only")
+                raise NotThisLayoutError(
+                    f"{split.files.annotations}: expected annotations with masks, found boxes only"
+                )
         return f"trains on {describe(train)}; tests on {describe(test)}; {len(train.categories)} classes"
 
     def fingerprint(self) -> str:

@@ -1,9 +1,12 @@
 """What the detection probe computes. Imports no torch."""
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from probes.protocol import run_only
 from rice.errors import RiceError
+
+Choice = Literal["auto", "always", "never"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,10 +35,10 @@ class HeadsConfig:
         score_threshold: least score of a detection; null: 0.05, and 0.02 on federated data.
         nms: IoU above which detections of a class suppress each other.
         detections: most detections per image; null: 100, and 300 on federated data.
-        federated: sigmoid and federated loss; null: where the annotations say which categories were searched for.
+        federated: sigmoid and federated loss; auto: where the annotations say which categories were searched for.
         federated_classes: classes in that loss.
         federated_power: of a class's image count, for the chance to be drawn as a negative.
-        masks: whether to learn masks; null: where the annotations have them.
+        masks: whether to learn masks; auto: where the annotations have them.
     """
 
     channels: int = 256
@@ -56,10 +59,10 @@ class HeadsConfig:
     score_threshold: float | None = None
     nms: float = 0.5
     detections: int | None = None
-    federated: bool | None = None
+    federated: Choice = "auto"
     federated_classes: int = 50
     federated_power: float = 0.5
-    masks: bool | None = None
+    masks: Choice = "auto"
 
     def __post_init__(self) -> None:
         """Errors: RiceError naming the fields."""

@@ -69,12 +69,12 @@ def training_set(split: CocoSplit, config: DetectionConfig) -> TrainingSet:
             f"image), found none in {len(split.images)} images"
         )
     bare = [a for i in images for a in usable(split, i) if a.segmentation is None]
-    if config.heads.masks and bare:
+    if config.heads.masks == "always" and bare:
         raise RiceError(
             f"{split.files.annotations}: annotation {bare[0].id} has no segmentation ({len(bare)} have none); "
-            "train boxes only with --heads.no-masks"
+            "train boxes only with --heads.masks never"
         )
-    masks = not bare if config.heads.masks is None else config.heads.masks
+    masks = config.heads.masks == "always" or (config.heads.masks == "auto" and not bare)
     return TrainingSet(split, images, masks, repeat_factors(split, images, config.repeat_threshold))
 
 

@@ -37,7 +37,7 @@ def roboflow() -> DetectionConfig:
     rice detect train roboflow --encoder rice-b16-512 --data RF100 --out OUT
     RICE B/16 at 512: see rice tables for its seven domains. About 7 hours for all hundred datasets.
     """
-    return DetectionConfig(batch=16, epochs=24, warmup=100, heads=HeadsConfig(masks=False))
+    return DetectionConfig(batch=16, epochs=24, warmup=100, heads=HeadsConfig(masks="never"))
 
 
 def vitdet() -> DetectionConfig:

@@ -33,7 +33,7 @@ Evaluate = Callable[[int], Mapping[str, float]]
 def detector_for(material: Material, seed: int) -> Detector:
     """A fresh detector for this encoder and these categories, on the encoder's device."""
     train, heads, spec = material.train, material.config.heads, material.encoder.spec
-    federated = train.split.federated if heads.federated is None else heads.federated
+    federated = train.split.federated if heads.federated == "auto" else heads.federated == "always"
     counts = image_counts(train.split, train.images).tolist() if federated else None
     detector = build_detector(
         heads,

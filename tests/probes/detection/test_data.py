@@ -141,13 +141,15 @@ def test_masks_are_learnt_where_all_have_one_unless_the_configuration_says(tmp_p
     crowd = write_split(tmp_path / "c", "train", [Scene(32, 24, [thing(0), thing(1, mask=None, crowd=True)])])
     wanted = {
         None: config(),
-        True: config(heads=HeadsConfig(masks=True)),
-        False: config(heads=HeadsConfig(masks=False)),
+        True: config(heads=HeadsConfig(masks="always")),
+        False: config(heads=HeadsConfig(masks="never")),
     }
     assert [training_set(full, wanted[key]).masks for key in (None, True, False)] == [True, True, False]
     assert [training_set(part, wanted[key]).masks for key in (None, False)] == [False, False]
     assert training_set(crowd, wanted[True]).masks, "a crowd's mask is not asked for"
-    with pytest.raises(RiceError, match=r"annotation 2 has no segmentation \(1 have none\).*--heads.no-masks") as error:
+    with pytest.raises(
+        RiceError, match=r"annotation 2 has no segmentation \(1 have none\).*--heads.masks never"
+    ) as error:
         training_set(part, wanted[True])
     assert "\n" not in str(error.value)
 

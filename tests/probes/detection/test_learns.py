@@ -103,7 +103,7 @@ def test_features_in_their_places_beat_the_same_ones_shuffled_on_held_out_scenes
         rpn_top=(200, 100),
         proposals=60,
         roi_samples=32,
-        masks=False,
+        masks="never",
     )
     config = replace(small(), epochs=7, batch=8, learning_rate=3e-3, cache_gb=1.0, heads=heads)
     encoder = load_encoder("mini-s8-128")

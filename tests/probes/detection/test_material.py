@@ -47,7 +47,7 @@ SCENES = [
 
 
 def settings(**changes: Any) -> DetectionConfig:
-    return dataclasses.replace(DetectionConfig(batch=3, heads=HeadsConfig(masks=True)), **changes)
+    return dataclasses.replace(DetectionConfig(batch=3, heads=HeadsConfig(masks="always")), **changes)
 
 
 def material_of(
@@ -208,7 +208,7 @@ def test_a_cut_object_has_the_box_of_what_is_left_of_its_mask(tmp_path: Path) ->
 
 def test_without_masks_boxes_are_cut_and_those_that_are_not_visible_left_out(tmp_path: Path) -> None:
     things = [Thing(1, (2.0, 3.0, 10.5, 20.0)), Thing(2, (40.0, 40.0, 10.0, 8.0)), Thing(3, (30.0, 0.0, 20.0, 64.0))]
-    material = material_of(tmp_path, settings(heads=HeadsConfig(masks=False)), [Scene(64, 64, things)] * 3)
+    material = material_of(tmp_path, settings(heads=HeadsConfig(masks="never")), [Scene(64, 64, things)] * 3)
     target = material.target(0, View(64, 64, False, (64, 64), (4, 8), (32, 32)))
     assert target.masks is None
     assert target.labels.tolist() == [1, 3]
@@ -218,7 +218,7 @@ def test_without_masks_boxes_are_cut_and_those_that_are_not_visible_left_out(tmp
 def test_a_box_too_thin_for_single_precision_is_left_out(tmp_path: Path) -> None:
     """Its offsets would be the logarithm of zero, and the loss infinite."""
     things = [Thing(1, (20.0, 3.0, 1e-7, 20.0), None), Thing(2, (4.0, 4.0, 10.0, 8.0), None)]
-    material = material_of(tmp_path, settings(heads=HeadsConfig(masks=False)), [Scene(32, 32, things)] * 3)
+    material = material_of(tmp_path, settings(heads=HeadsConfig(masks="never")), [Scene(32, 32, things)] * 3)
     boxes = material.target(0, View.whole(32, 32, SIZE)).boxes
     assert (boxes[:, 2:] > boxes[:, :2]).all()
     assert len(boxes) == 1

@@ -168,7 +168,7 @@ def test_masks_that_are_asked_for_and_missing_are_named(root: Path) -> None:
     def bare(document: dict[str, Any]) -> None:
         document["annotations"][4]["segmentation"] = []
 
-    heads = CONFIG.heads.__class__(**vars(CONFIG.heads) | {"masks": True})
+    heads = CONFIG.heads.__class__(**vars(CONFIG.heads) | {"masks": "always"})
     with pytest.raises(RiceError, match="annotation 5 has no segmentation"):
         DetectionProbe(config(heads=heads), edited(root, "train", bare)).inspect()
     assert "boxes;" not in DetectionProbe(CONFIG, root).inspect()
