@@ -57,7 +57,7 @@ class Matching:
     @torch.no_grad()
     def __call__(self, truth_G4: Tensor, boxes_N4: Tensor) -> tuple[Tensor, Tensor]:
         """(index of the truth box, 0 where there is none; label: 1 positive, 0 negative, -1 ignored), each (N,)."""
-        if not len(truth_G4):
+        if not len(truth_G4) or not len(boxes_N4):
             zero_N = torch.zeros(len(boxes_N4), dtype=torch.int64, device=boxes_N4.device)
             return zero_N, zero_N
         matched_N = self._matcher(box_iou(truth_G4, boxes_N4))

@@ -55,7 +55,9 @@ def read_facts(path: Path) -> Facts:
     try:
         with safe_open(path, framework="pt") as file:
             stored = json.loads((file.metadata() or {})[_KEY])
-        return Facts(**stored | {"categories": tuple(map(tuple, stored["categories"]))})
+        stored["categories"] = tuple(map(tuple, stored["categories"]))
+        stored["image_counts"] = None if stored["image_counts"] is None else tuple(stored["image_counts"])
+        return Facts(**stored)
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         raise RiceError(
             f"expected a detector at {path} (best.safetensors or last.safetensors of rice detect train): {error}"
@@ -83,7 +85,8 @@ def load_detector(path: Path, encoder: Encoder) -> Detector:
         with safe_open(path, framework="pt") as file:
             detector.load_state_dict({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
     except (SafetensorError, RuntimeError) as error:
-        raise RiceError(f"{path} does not hold the heads that it describes: {error}") from error
+        said = " ".join(str(error).split())
+        raise RiceError(f"{path} does not hold the heads that it describes: {said}") from error
     return detector.to(encoder.device).eval()
 
 

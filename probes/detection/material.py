@@ -97,12 +97,13 @@ class Material:
                 masks[row, :height, :width] = view.mask(split.mask(annotation))
             if view.crops:  # what a cut leaves of an object can be smaller than what it leaves of its box
                 boxes_G4 = np.array([_bounds(mask) for mask in masks], np.float64).reshape(-1, 4)
+        boxes_G4 = boxes_G4.astype(np.float32)  # a side may vanish in single precision
         kept = (boxes_G4[:, 2] > boxes_G4[:, 0]) & (boxes_G4[:, 3] > boxes_G4[:, 1])
         if masks is not None:
             kept &= masks.any(axis=(1, 2))
         labels = np.array([a.category for a in instances], np.int64)
         return Target(
-            torch.from_numpy(boxes_G4[kept].astype(np.float32)),
+            torch.from_numpy(boxes_G4[kept]),
             torch.from_numpy(labels[kept]),
             None if masks is None else torch.from_numpy(masks[kept]),
             (height, width),

@@ -178,11 +178,11 @@ def test_the_fingerprint_follows_the_annotations_and_a_suites_members(root: Path
     before = DetectionProbe(CONFIG, root).fingerprint()
     assert DetectionProbe(CONFIG, root).fingerprint() == before
     assert DetectionProbe(CONFIG, edited(root, "val", gaps)).fingerprint() != before
-    suite = tmp_path / "suite"
+    suite, named = tmp_path / "suite", config(suite="roboflow100")
     world(suite / "peixos-fish", layout="roboflow", train=2, test=2)
-    alone = DetectionProbe(CONFIG, suite).fingerprint()
+    alone = DetectionProbe(named, suite).fingerprint()
     world(suite / "aerial-pool", layout="roboflow", train=2, test=2, seed=1)
-    assert DetectionProbe(CONFIG, suite).fingerprint() != alone
+    assert DetectionProbe(named, suite).fingerprint() != alone
 
 
 def test_work_is_counted_by_what_passes_through_the_encoder(root: Path) -> None:
