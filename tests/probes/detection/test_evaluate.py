@@ -86,9 +86,9 @@ class Perfect:
         whole = torch.from_numpy(np.stack([split.mask(a) for a in record.annotations])).float()
         rois = torch.cat([torch.arange(len(truth))[:, None], truth], 1).float()
         masks = roi_align(whole[:, None], rois, 28, sampling_ratio=4, aligned=True)[:, 0]
-        boxes, count = torch.cat([truth * scale, self.extra.double()]).float(), len(self.extra)
-        labels = torch.cat([labels, torch.zeros(count, dtype=torch.int64)])
-        masks = torch.cat([masks, torch.ones(count, 28, 28)])
+        boxes, count = torch.cat([self.extra.double(), truth * scale]).float(), len(self.extra)
+        labels = torch.cat([torch.zeros(count, dtype=torch.int64), labels])
+        masks = torch.cat([torch.ones(count, 28, 28), masks])
         scores = torch.linspace(0.9, 0.8, len(labels))
         return Detections(boxes, scores, labels, masks if self.masks else None)
 

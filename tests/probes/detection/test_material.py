@@ -243,6 +243,15 @@ def test_the_target_of_a_mirrored_view_is_the_mirrored_target(tmp_path: Path) ->
         assert torch.equal(mirrored.masks[:, :height, :width], plain.masks[:, :height, :width].flip(2))
 
 
+def test_an_object_too_small_to_be_seen_is_not_learnt_where_masks_are(tmp_path: Path) -> None:
+    """A tenth of a pixel of the square; its box alone would have an area."""
+    scene = Scene(320, 320, [Thing(0, (15.0, 15.0, 1.0, 1.0)), Thing(1, (100.0, 100.0, 60.0, 60.0))])
+    material = material_of(tmp_path, settings(), [scene] * 3)
+    assert material.target(0, View.whole(320, 320, SIZE)).labels.tolist() == [1]
+    boxes = material_of(tmp_path, settings(heads=HeadsConfig(masks="never")), [scene] * 3)
+    assert boxes.target(0, View.whole(320, 320, SIZE)).labels.tolist() == [0, 1]
+
+
 def test_crowds_are_not_learnt(tmp_path: Path) -> None:
     material = material_of(tmp_path, settings())
     assert material.target(4, View.whole(8, 80, SIZE)).labels.tolist() == [2]
