@@ -1,8 +1,9 @@
 """Which splits of a COCO-layout dataset train and test: what every probe on such data asks first. Imports no torch."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from probes.protocol import NotThisLayoutError
 from rice.data.coco import CocoSplit, Roles, SplitFiles, find_splits, open_split, role
@@ -56,17 +57,18 @@ def describe(split: CocoSplit) -> str:
     return f"{split.name} ({len(split.images):,} images, {annotations:,} annotations)"
 
 
-def decode_all(splits: Sequence[CocoSplit], progress: Progress) -> None:
-    """Read every picture and every mask once. Errors: RiceError naming the first that is damaged."""
+def decode_all(splits: Sequence[CocoSplit], masks: Callable[[CocoSplit, int], Any], progress: Progress) -> None:
+    """Read every picture once, and of image i of a split what `masks(split, i)` reads.
+
+    Errors: RiceError naming the first that is damaged.
+    """
     from probes.images import load_ahead
 
     for split in splits:
 
         def read(index: int, split: CocoSplit = split) -> None:
             split.load_image(index)
-            for annotation in split.images[index].annotations:
-                if annotation.segmentation is not None:
-                    split.mask(annotation)
+            masks(split, index)
 
         batches = [[index] for index in range(len(split.images))]
         for _ in progress.track(load_ahead(read, batches), f"{split.name}: decode", len(batches)):

@@ -85,8 +85,9 @@ class DenseProbe:
     def decode_all(self, progress: Progress) -> None:
         """Read every picture and mask of both splits. Errors: RiceError naming the first that is damaged."""
         from probes.coco import decode_all
+        from rice.data.coco import CocoSplit
 
-        decode_all(self._splits, progress)
+        decode_all(self._splits, CocoSplit.semantic_map, progress)
 
     def input_size(self, spec: "EncoderSpec", size: int | None) -> int:
         """Native: `size`, else the encoder's own. Matched: 32 patches. Errors: RiceError when the encoder cannot."""

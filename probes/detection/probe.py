@@ -49,7 +49,7 @@ class DetectionProbe:
                 DetectionProbe(self.config, dataset.path).inspect()
             missing = f"; {len(suite.missing)} are missing" if suite.missing else ""
             return f"{suite.name}: {len(suite.datasets)} datasets of {len(suite.domains)} domains{missing}"
-        train, test = self._splits
+        train, test = self.splits
         self._check(train, test)
         masks = "boxes and masks" if train.has_masks else "boxes"
         kind = ", federated" if train.federated else ""
@@ -71,7 +71,7 @@ class DetectionProbe:
             return sum(DetectionProbe(self.config, d.path).count_images() for d in self._suite.datasets)
         from probes.detection.data import training_set
 
-        train, test = self._splits
+        train, test = self.splits
         shown = training_set(train, self.config)
         tested = min(len(test.images), self.config.test_images or len(test.images))
         if self.config.cache_gb:
@@ -86,7 +86,7 @@ class DetectionProbe:
             for dataset in self._suite.datasets:
                 DetectionProbe(self.config, dataset.path).decode_all(progress)
         else:
-            decode_all(self._splits, progress)
+            decode_all(self.splits, _masks, progress)
 
     def input_size(self, spec: "EncoderSpec", size: int | None) -> int:
         """`size`, else the encoder's own. Errors: RiceError when the encoder cannot."""
@@ -116,7 +116,7 @@ class DetectionProbe:
         from rice.files import sha256_json
         from rice.train.world import World
 
-        train, test = self._splits
+        train, test = self.splits
         self._check(train, test)
         size = self.input_size(encoder.spec, None)
         weights = encoder_key(encoder, size, "detection")
@@ -185,7 +185,7 @@ class DetectionProbe:
                 n=scores.images,
                 unit="fraction",
                 higher_is_better=True,
-                split=self._splits[1].name,
+                split=self.splits[1].name,
                 stderr=errors.get(key),
                 protocol=f"{_meaning(key)} of {kind}es, {rules} ({scores.evaluator}); {self.protocol()}".replace(
                     "maskes", "masks"
@@ -227,7 +227,7 @@ class DetectionProbe:
             raise NotThisLayoutError(str(error)) if not self.data.is_dir() else error from error
 
     @cached_property
-    def _splits(self) -> "tuple[CocoSplit, CocoSplit]":
+    def splits(self) -> "tuple[CocoSplit, CocoSplit]":
         """Train and test, checked; parsed once for all seeds."""
         from probes.coco import train_and_test
 
@@ -237,6 +237,13 @@ class DetectionProbe:
         from probes.coco import split_files
 
         return split_files(self.data, self.config.train_split, self.config.test_split)
+
+
+def _masks(split: "CocoSplit", index: int) -> None:
+    """Decode the masks of an image; boxes without one are no fault here."""
+    for annotation in split.images[index].annotations:
+        if annotation.segmentation is not None:
+            split.mask(annotation)
 
 
 def _meaning(key: str) -> str:
