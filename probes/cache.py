@@ -14,7 +14,7 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -29,6 +29,8 @@ from rice.progress import Progress
 EXTRACT_BATCH = 16
 _CHUNK_BYTES = 64 * 2**20
 
+Item = TypeVar("Item")
+
 
 class FrozenFeatures(Protocol):
     """Features of a fixed list of items, read batch by batch in any order, any number of times."""
@@ -39,15 +41,15 @@ class FrozenFeatures(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class FeatureSource:
+class FeatureSource(Generic[Item]):
     """How one encoder turns the items into features: itself a `FrozenFeatures` that recomputes on every read.
 
-    `load(i)` gives item i as (3, S, S); `extract((B, 3, S, S))` gives (B, *F). `dtype`: what is kept of them, fp16 or
-    fp32; recomputed features are rounded to it too, so that both ways give the same numbers. `key` identifies the
-    numbers: `encoder_key` and the pictures.
+    Items are indices, where they are to be cached. `load(i)` gives item i as (3, S, S); `extract((B, 3, S, S))` gives
+    (B, *F). `dtype`: what is kept of them, fp16 or fp32; recomputed features are rounded to it too, so that both ways
+    give the same numbers. `key` identifies the numbers: `encoder_key` and the pictures.
     """
 
-    load: Callable[[int], Tensor]
+    load: Callable[[Item], Tensor]
     extract: Callable[[Tensor], Tensor]
     count: int
     shape: tuple[int, ...]
@@ -59,7 +61,7 @@ class FeatureSource:
         """Bytes that all features take."""
         return self.count * math.prod(self.shape) * self.dtype.itemsize
 
-    def stream(self, batches: Iterable[Iterable[int]]) -> Iterator[Tensor]:
+    def stream(self, batches: Iterable[Iterable[Item]]) -> Iterator[Tensor]:
         """Features (B, *F) on the encoder's device. Errors: RiceError for features that are not finite or misshapen."""
         for images in load_ahead(self.load, batches):
             features = self.extract(torch.stack(images)).to(self.dtype)
@@ -88,7 +90,7 @@ class CachedFeatures:
 
 
 def open_features(
-    source: FeatureSource, folder: Path, *, budget_bytes: float, progress: Progress, label: str
+    source: FeatureSource[int], folder: Path, *, budget_bytes: float, progress: Progress, label: str
 ) -> FrozenFeatures:
     """Extract what `folder` lacks and map it; above `budget_bytes`, the source itself: recomputed on every read.
 
@@ -126,7 +128,7 @@ def _weights_digest(encoder: Encoder) -> str:
     return digest.hexdigest()
 
 
-def _agree(folder: Path, source: FeatureSource, chunk: int) -> int:
+def _agree(folder: Path, source: FeatureSource[int], chunk: int) -> int:
     """The chunk length of an unfinished cache, or ours, written down; drops what a killed writer left half-done."""
     manifest = folder / "manifest.json"
     facts = {"key": source.key, "count": source.count, "shape": list(source.shape), "dtype": str(source.dtype)}

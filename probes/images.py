@@ -21,6 +21,7 @@ from torch import Tensor
 from rice.data.picture import open_picture
 
 T = TypeVar("T")
+Item = TypeVar("Item")
 
 AHEAD = 2
 """Batches that are loaded while one is in use."""
@@ -41,9 +42,10 @@ def squash(image: Image.Image, size: int) -> Tensor:
 
 
 def load_ahead(
-    load: Callable[[int], T], batches: Iterable[Iterable[int]], *, workers: int | None = None
+    load: Callable[[Item], T], batches: Iterable[Iterable[Item]], *, workers: int | None = None
 ) -> Iterator[list[T]]:
-    """Yield `[load(i) for i in batch]` for each batch, in order; the next `AHEAD` batches load in threads meanwhile.
+    """Yield `[load(item) for item in batch]` for each batch, in order; the next `AHEAD` batches load in threads
+    meanwhile.
 
     `batches` may be endless. An error of `load` is raised where its batch is due. `workers`: default one per core.
     """
@@ -51,7 +53,7 @@ def load_ahead(
     pending: deque[list[Future[T]]] = deque()
     try:
         for batch in batches:
-            pending.append([pool.submit(load, int(index)) for index in batch])
+            pending.append([pool.submit(load, item) for item in batch])
             if len(pending) > AHEAD:
                 yield [future.result() for future in pending.popleft()]
         while pending:

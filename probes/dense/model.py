@@ -60,7 +60,9 @@ def extract_tokens(encoder: Encoder, images_B3SS: Tensor) -> Tensor:
     return layer_norm(encoder(images_B3SS).patches.flatten(2).mT)
 
 
-def token_source(encoder: Encoder, key: str, split: CocoSplit, images: Sequence[int], grid: TokenGrid) -> FeatureSource:
+def token_source(
+    encoder: Encoder, key: str, split: CocoSplit, images: Sequence[int], grid: TokenGrid
+) -> FeatureSource[int]:
     """The tokens of these images of a split, (T, D) each; `key` identifies encoder and dataset."""
     return FeatureSource(
         load=lambda item: squash(split.load_image(images[item]), grid.size),

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,12 +12,14 @@ from probes.detection.config import DetectionConfig
 from probes.detection.evaluators import Evaluator
 from probes.detection.recipe import recipes
 from probes.detection.score import IouType, Scores
+from rice.encoders.spec import EncoderReference
 from rice.errors import RiceError
 from rice.progress import BarProgress, Progress, SilentProgress
 
 if TYPE_CHECKING:
     from probes.detection.checkpoint import Facts
     from probes.detection.model import Detector
+    from probes.detection.probe import DetectionProbe
     from rice.data.coco import CocoSplit
     from rice.encoders.base import Encoder
     from rice.train.world import World
@@ -75,16 +78,17 @@ def train(
         evaluator: faster (faster-coco-eval), pycocotools or lvis; they give the same numbers.
         dry_run: say what would run and what it would take, and write nothing.
     """
+    from rice.encoders.weights import plain
     from rice.train.world import join
 
     with join(device) as world:
-        job = _Job(recipe, encoder, weights, seed, evaluator, world)
-        roots = job.roots(data)
+        job = _Job(recipe, encoder, plain(weights), seed, evaluator, world)
+        datasets = job.datasets(data)
         if dry_run:
-            for name, root in roots.items():
-                print(job.plan(name, root))  # noqa: T201
+            for name, dataset in datasets.items():
+                print(job.plan(name, dataset))  # noqa: T201
             return
-        scores = {name: job.run(root, out / name if name else out) for name, root in roots.items()}
+        scores = {name: job.run(dataset, out / name if name else out) for name, dataset in datasets.items()}
         if world.leads and "" not in scores:
             _print_domains(data, recipe.suite, scores)
 
@@ -95,40 +99,53 @@ class _Job:
 
     config: DetectionConfig
     encoder: str
-    weights: str
+    weights: str | None
     seed: int
     evaluator: Evaluator
     world: "World"
 
-    def roots(self, data: Path) -> dict[str, Path]:
-        """The folders to train on, by name; one without a name where `data` is a dataset. All are checked."""
+    def datasets(self, data: Path) -> "dict[str, DetectionProbe]":
+        """What to train on, by name; one without a name where `data` is a dataset. All are read and checked."""
         from probes.detection.probe import DetectionProbe
         from probes.detection.suites import find_suite
 
         suite = find_suite(data, name=self.config.suite)
         roots = {"": data} if suite is None else {dataset.name: dataset.path for dataset in suite.datasets}
-        for root in roots.values():
-            DetectionProbe(self.config, root).inspect()
-        return roots
+        datasets = {name: DetectionProbe(self.config, root) for name, root in roots.items()}
+        for dataset in datasets.values():
+            dataset.inspect()
+        return datasets
 
-    def splits(self, root: Path) -> "tuple[CocoSplit, CocoSplit]":
-        """What trains and what tests."""
-        from probes.coco import train_and_test
+    @cached_property
+    def reference(self) -> EncoderReference:
+        """The encoder's name, parsed."""
+        return EncoderReference.parse(self.encoder)
 
-        return train_and_test(root, self.config.train_split, self.config.test_split)
+    @cached_property
+    def tower(self) -> "Encoder":
+        """The encoder, frozen; loaded once for all datasets."""
+        from rice.encoders.load import load_encoder
 
-    def plan(self, name: str, root: Path) -> str:
+        return load_encoder(self.reference, weights=self.weights, device=self.world.device).requires_grad_(False)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Of the encoder's weights."""
+        from rice.encoders.identity import fingerprint
+
+        return fingerprint(self.reference, self.weights)
+
+    def plan(self, name: str, dataset: "DetectionProbe") -> str:
         """What a training would do and take, as text."""
         from probes.coco import describe as describe_split
         from probes.detection.data import training_set
         from probes.detection.material import cache_bytes
         from rice.encoders.cost import cost
         from rice.encoders.load import describe
-        from rice.encoders.spec import EncoderReference
         from rice.files import format_bytes
 
-        train, test = self.splits(root)
-        spec, shown = describe(EncoderReference.parse(self.encoder), self.weights), training_set(train, self.config)
+        train, test = dataset.splits
+        spec, shown = describe(self.reference, self.weights), training_set(train, self.config)
         size = spec.native_size
         price, updates = cost(spec, size), shown.updates(self.config)
         disk = cache_bytes(self.config, spec.width, spec.check_size(size, size), len(shown.images), len(test.images))
@@ -147,26 +164,21 @@ class _Job:
             ]
         )
 
-    def run(self, root: Path, out: Path) -> dict[str, float]:
+    def run(self, dataset: "DetectionProbe", out: Path) -> dict[str, float]:
         """Train and judge on one dataset. Returns the scores of boxes."""
         from probes.detection.run import Training, same_run
         from probes.protocol import identity
-        from rice.encoders.identity import fingerprint
-        from rice.encoders.load import load_encoder
-        from rice.encoders.spec import EncoderReference
 
-        train, test = self.splits(root)
-        reference = EncoderReference.parse(self.encoder)
-        encoder = load_encoder(reference, weights=_plain(self.weights), device=self.world.device).requires_grad_(False)
-        weights = fingerprint(reference, _plain(self.weights))
+        train, test = dataset.splits
+        encoder = self.tower
         if self.world.leads:
-            facts = {"encoder": weights, "size": encoder.spec.native_size, "config": _json(identity(self.config))}
+            facts = {"encoder": self.fingerprint, "size": encoder.spec.native_size, "config": identity(self.config)}
             same_run(out, facts | {"seed": self.seed, "train": train.fingerprint(), "test": test.fingerprint()})
         training = Training(
             encoder=encoder,
             reference=self.encoder,
-            weights=_plain(self.weights),
-            fingerprint=weights,
+            weights=self.weights,
+            fingerprint=self.fingerprint,
             train=train,
             test=test,
             size=encoder.spec.native_size,
@@ -265,7 +277,6 @@ def _load(model: Path, device: Any) -> "tuple[Facts, Detector, Encoder]":
     from probes.detection.checkpoint import load_detector, read_facts
     from rice.encoders.identity import fingerprint
     from rice.encoders.load import load_encoder
-    from rice.encoders.spec import EncoderReference
 
     facts = read_facts(model)
     reference = EncoderReference.parse(facts.encoder)
@@ -315,14 +326,3 @@ def _print_domains(data: Path, name: str | None, scores: dict[str, dict[str, flo
     if suite is not None:
         for domain, value in domain_means({name: part["AP"] for name, part in scores.items()}, suite).items():
             print(f"{domain:<20} {100 * value:6.2f}")  # noqa: T201
-
-
-def _plain(weights: str) -> str | None:
-    return None if weights == "none" else weights
-
-
-def _json(value: Any) -> Any:
-    """As it is read back: lists for tuples."""
-    if isinstance(value, dict):
-        return {key: _json(part) for key, part in value.items()}
-    return [_json(part) for part in value] if isinstance(value, (tuple, list)) else value

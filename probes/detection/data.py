@@ -6,7 +6,6 @@ Shapes: N training pictures, C categories.
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -101,22 +100,20 @@ def samples(repeats: NDArray[np.float64], batch: int, seed: int, start: int = 0)
     In an epoch a picture comes floor(r) times, and once more with the chance of what is left of r.
     """
     epoch, first = 0, 0
-    order = _epoch(repeats.tobytes(), seed, 0)
+    order = _epoch(repeats, seed, 0)
     for number in range(start * batch, 2**62, batch):
         chosen = []
         for n in range(number, number + batch):
             while n >= first + len(order):
                 first, epoch = first + len(order), epoch + 1
-                order = _epoch(repeats.tobytes(), seed, epoch)
+                order = _epoch(repeats, seed, epoch)
             chosen.append(Sample(int(order[n - first]), n))
         yield chosen
 
 
-@lru_cache(maxsize=2)
-def _epoch(repeats: bytes, seed: int, epoch: int) -> Indices:
-    factors = np.frombuffer(repeats)
+def _epoch(repeats: NDArray[np.float64], seed: int, epoch: int) -> Indices:
     dice = np.random.default_rng((seed, epoch))
-    whole = np.floor(factors)
-    times = (whole + (dice.random(len(factors)) < factors - whole)).astype(np.int64)
-    order: Indices = dice.permutation(np.repeat(np.arange(len(factors)), times))
+    whole = np.floor(repeats)
+    times = (whole + (dice.random(len(repeats)) < repeats - whole)).astype(np.int64)
+    order: Indices = dice.permutation(np.repeat(np.arange(len(repeats)), times))
     return order

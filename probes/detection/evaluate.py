@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 import torch.distributed as dist
 
-from probes.detection.masks import paste_mask, run_lengths
+from probes.detection.masks import paste_mask
 from probes.detection.material import HeldOut, as_tokens
 from probes.detection.model import Detections, Detector
 from probes.detection.views import View
 from probes.fit import split_batches
 from probes.images import load_ahead
+from rice.data.segmentation import encode_mask
 from rice.files import read_json, write_json
 from rice.progress import Progress
 from rice.train.world import World
@@ -63,14 +64,7 @@ def _detect(part: HeldOut, detector: Detector, batches: Sequence[Any]) -> Iterat
 
 def in_threads(items: Iterator[Any], do: Callable[[Any], Any]) -> Iterator[Any]:
     """`do(item)` of each item, in order, in threads."""
-    waiting: dict[int, Any] = {}
-
-    def numbered() -> Iterator[list[int]]:
-        for number, item in enumerate(items):
-            waiting[number] = item
-            yield [number]
-
-    for (result,) in load_ahead(lambda number: do(waiting.pop(number)), numbered()):
+    for (result,) in load_ahead(do, ([item] for item in items)):
         yield result
 
 
@@ -94,7 +88,7 @@ def to_results(found: Detections, view: View, image_id: int, category_ids: Seque
         }
         if found.masks is not None:
             pasted = paste_mask(found.masks[row].float().numpy(), (left, top, right, bottom), view.height, view.width)
-            result["segmentation"] = run_lengths(pasted)
+            result["segmentation"] = encode_mask(pasted)
         results.append(result)
     return results
 

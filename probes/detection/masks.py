@@ -5,7 +5,6 @@ M edge of a predicted mask, H W the picture. Boxes are xyxy in pixels of what th
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -111,11 +110,3 @@ def _weights(pixels: range, low: float, high: float) -> NDArray[np.float32]:
     centre = (np.arange(pixels.start, pixels.stop) + 0.5 - low) / (high - low) * MASK_EDGE - 0.5
     weights: NDArray[np.float32] = np.maximum(1 - np.abs(centre[:, None] - np.arange(MASK_EDGE)), 0).astype(np.float32)
     return weights
-
-
-def run_lengths(mask_HW: NDArray[np.bool_]) -> dict[str, Any]:
-    """COCO's compressed run lengths, as JSON values."""
-    from pycocotools import mask as rle
-
-    code = rle.encode(np.asfortranarray(mask_HW).view(np.uint8))
-    return {"size": [int(edge) for edge in code["size"]], "counts": code["counts"].decode("ascii")}

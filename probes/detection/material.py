@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from probes.cache import FeatureSource, FrozenFeatures, encoder_key, open_features
+from probes.cache import FeatureSource, FrozenFeatures, Item, encoder_key, open_features
 from probes.coco import by_hash
 from probes.detection.config import DetectionConfig
 from probes.detection.data import Sample, TrainingSet, samples, training_set
@@ -50,14 +50,20 @@ class Canvas(NamedTuple):
         return cls(size, grid[0] * encoder.spec.patch, grid)
 
 
+Placed = tuple[int, View]
+"""The position of a training picture, and how it is shown."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class HeldOut:
-    """The pictures that are judged: `images` are indices into the split, item k of `features` is image `images[k]`."""
+    """The pictures that are judged: `images` are indices into the split. Item k of `features`, and `draw(k)` before
+    the encoder, (3, S, S), is image `images[k]`."""
 
     encoder: Encoder
     canvas: Canvas
     split: CocoSplit
     images: tuple[int, ...]
+    draw: Callable[[int], Tensor]
     features: FrozenFeatures
 
     def view(self, index: int) -> View:
@@ -114,41 +120,22 @@ class Material:
         steps = (step[rank::ranks] for step in samples(self.train.repeats, self.config.batch, seed, start))
         shown = ([(s.position, self.view(s, seed)) for s in step] for step in steps)
         first, second = tee(shown)
-        table = _Table()
-        targets = load_ahead(lambda key: self.target(*table.take(key)), (table.add(step) for step in second))
+        targets = load_ahead(lambda placed: self.target(*placed), second)
         yield from zip(self._features(first), targets, strict=False)
 
-    def _features(self, shown: Iterator[list[tuple[int, View]]]) -> Iterator[Tensor]:
+    def _features(self, shown: Iterator[list[Placed]]) -> Iterator[Tensor]:
         if self.cached is not None:
             twice = 2 if self.config.flip else 1
             stream = self.cached.stream([twice * position + view.flip for position, view in step] for step in shown)
         else:
-            table = _Table()
-            source = token_source(
-                self.encoder, self.canvas, lambda key: self._draw(*table.take(key)), amp=self.config.amp
+            source: FeatureSource[Placed] = token_source(
+                self.encoder, self.canvas, lambda placed: self._draw(*placed), amp=self.config.amp
             )
-            stream = source.stream(table.add(step) for step in shown)
+            stream = source.stream(shown)
         return (as_tokens(features) for features in stream)
 
     def _draw(self, position: int, view: View) -> Tensor:
         return _draw(self.train.split, self.train.images[position], view, self.encoder, self.canvas)
-
-
-class _Table:
-    """Work that is named by a number, for loaders that take numbers: added in batches, taken once."""
-
-    def __init__(self) -> None:
-        self._work: dict[int, tuple[int, View]] = {}
-        self._next = 0
-
-    def add(self, step: Sequence[tuple[int, View]]) -> list[int]:
-        keys = list(range(self._next, self._next + len(step)))
-        self._next += len(step)
-        self._work.update(zip(keys, step, strict=True))
-        return keys
-
-    def take(self, key: int) -> tuple[int, View]:
-        return self._work.pop(key)
 
 
 def _bounds(mask_SS: NDArray[np.bool_]) -> tuple[int, int, int, int]:
@@ -159,8 +146,8 @@ def _bounds(mask_SS: NDArray[np.bool_]) -> tuple[int, int, int, int]:
 
 
 def token_source(
-    encoder: Encoder, canvas: Canvas, load: Callable[[int], Tensor], *, amp: bool, count: int = 1, key: str = ""
-) -> FeatureSource:
+    encoder: Encoder, canvas: Canvas, load: Callable[[Item], Tensor], *, amp: bool, count: int = 1, key: str = ""
+) -> FeatureSource[Item]:
     """Pictures (3, S, S) as normalised tokens (h, w, D), fp16: so cached or not, the heads see the same numbers."""
 
     def extract(images_B3SS: Tensor) -> Tensor:
@@ -186,8 +173,8 @@ def held_out(encoder: Encoder, split: CocoSplit, size: int, limit: int | None = 
     def load(item: int) -> Tensor:
         return _draw(split, images[item], _whole(split, images[item], canvas), encoder, canvas)
 
-    features = token_source(encoder, canvas, load, amp=amp)
-    return HeldOut(encoder=encoder, canvas=canvas, split=split, images=images, features=features)
+    features = token_source(encoder, canvas, load, amp=amp, count=len(images))
+    return HeldOut(encoder=encoder, canvas=canvas, split=split, images=images, draw=load, features=features)
 
 
 def prepare(
@@ -246,11 +233,8 @@ def _with_cache(material: Material, folder: Path, progress: Progress) -> Materia
         label = f"{split.name}: {count} views"
         return open_features(source, folder / name, budget_bytes=budget, progress=progress, label=label)
 
-    def load_test(item: int) -> Tensor:
-        return _draw(test.split, test.images[item], test.view(test.images[item]), material.encoder, canvas)
-
     cached = opened("features-train", load, train.split, train.images)
-    tested = opened("features-test", load_test, test.split, test.images)
+    tested = opened("features-test", test.draw, test.split, test.images)
     return replace(material, cached=cached, test=replace(test, features=tested))
 
 

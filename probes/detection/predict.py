@@ -1,6 +1,7 @@
 """A trained detector on any pictures: drawn, and as COCO results."""
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 from probes.detection.checkpoint import Facts
@@ -50,12 +51,12 @@ def predict_pictures(
     ids = [id_ for id_, _ in facts.categories]
     results, drawn = [], 0
     canvas = Canvas.of(encoder, facts.size)
+    source = token_source(encoder, canvas, partial(to_square, edge=canvas.edge, fill=encoder.spec.mean), amp=True)
     work = list(zip(pictures, _targets(pictures, out), strict=True))
     for number, (path, target) in enumerate(progress.track(work, "detect"), 1):
         picture = open_picture(path).convert("RGB")
         view = View.whole(picture.width, picture.height, canvas.covered)
-        square = to_square(view.picture(picture), canvas.edge, encoder.spec.mean)
-        (features,) = token_source(encoder, canvas, {0: square}.__getitem__, amp=True).stream([[0]])
+        (features,) = source.stream([[view.picture(picture)]])
         (found,) = detector.detect(as_tokens(features.to(encoder.device)), [(view.shown[1], view.shown[0])])
         mine = to_results(on_cpu(found), view, number, ids)
         drawn += sum(result["score"] >= threshold for result in mine)

@@ -4,6 +4,7 @@ import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from probes.detection.bootstrap import Items, items, standard_error
@@ -13,7 +14,7 @@ from probes.detection.evaluate import Result, detect_split
 from probes.detection.evaluators import Evaluator
 from probes.detection.material import Material, prepare
 from probes.detection.model import Detector
-from probes.detection.score import IouType, Scores, judge
+from probes.detection.score import Inputs, IouType, Scores, judge
 from probes.detection.score import prepare as prepare_scores
 from probes.detection.train import detector_for, train_detector
 from probes.protocol import identity
@@ -33,10 +34,15 @@ JUDGED = {"box AP": "boxes", "mask AP": "masks"}
 
 @dataclass(frozen=True, kw_only=True)
 class Judged:
-    """What a detector's results are worth, for boxes or masks. `items`: per image, for intervals."""
+    """What a detector's results are worth, for boxes or masks. `inputs`: what was judged."""
 
     scores: Scores
-    items: Items
+    inputs: Inputs
+
+    @cached_property
+    def items(self) -> Items:
+        """Per image, for intervals; not needed for every evaluation on the way."""
+        return items(self.inputs)
 
     def standard_errors(self) -> dict[str, float]:
         """Of AP, AP50, AP75 (LVIS: APr, APc, APf) over images, where they are known."""
@@ -54,7 +60,7 @@ def judge_results(
         # A mask's size is its own area, as detectron2 has it, so its box must not come along.
         given = results if kind == "bbox" else [{k: v for k, v in r.items() if k != "bbox"} for r in results]
         inputs = prepare_scores(truth, given, iou=kind, lvis=test.federated, image_ids=ids)
-        judged[kind] = Judged(scores=judge(inputs, evaluator), items=items(inputs))
+        judged[kind] = Judged(scores=judge(inputs, evaluator), inputs=inputs)
     return judged
 
 
@@ -93,11 +99,16 @@ class Training:
             material = prepare(self.encoder, self.train, self.test, self.size, self.config, self.features, progress)
         detector = detector_for(material, self.seed)
         updates = material.train.updates(self.config)
+        last: Outcome | None = None
 
         def evaluate(done: int) -> dict[str, float]:
+            nonlocal last
             results = detect_split(material.test, detector, folder=self.folder, progress=progress, world=world)
             with world.leader_first():
-                scores = self._keep(material, detector, done, updates, results) if world.leads else {}
+                if not world.leads:
+                    return {}
+                last = self._judge(material, detector, results)
+                scores = self._keep(material, last, done, updates)
             return {name: 100 * scores[name] for name in JUDGED if name in scores}
 
         every = max(1, round(updates * self.config.evaluate_every / self.config.epochs))
@@ -111,31 +122,27 @@ class Training:
             evaluate=evaluate,
             every=every if self.config.evaluate_every else 0,
         )
-        results = read_json(self.folder / "results.json")
-        judged = judge_results(
-            self.test, material.test.images, results, masks=material.train.masks, evaluator=self.evaluator
-        )
+        return last or self._judge(material, detector, read_json(self.folder / "results.json"))
+
+    def _judge(self, material: Material, detector: Detector, results: list[Result]) -> Outcome:
+        masks, images = material.train.masks, material.test.images
+        judged = judge_results(self.test, images, results, masks=masks, evaluator=self.evaluator)
         return Outcome(detector=detector, results=results, judged=judged)
 
-    def _keep(
-        self, material: Material, detector: Detector, done: int, updates: int, results: list[Result]
-    ) -> dict[str, float]:
-        """Judge the detector as it is; write it, and keep it where it is the best so far. The scores by name."""
-        judged = judge_results(
-            self.test, material.test.images, results, masks=material.train.masks, evaluator=self.evaluator
-        )
+    def _keep(self, material: Material, outcome: Outcome, done: int, updates: int) -> dict[str, float]:
+        """Write the detector as it is, and keep it where it is the best so far. The scores by name."""
         scores = {
             f"{name} {key}": value
             for kind, name in (("bbox", "box"), ("segm", "mask"))
-            if kind in judged
-            for key, value in judged[kind].scores.values.items()
+            if kind in outcome.judged
+            for key, value in outcome.judged[kind].scores.values.items()
         }
-        facts = self._facts(material, detector, done, updates, scores)
-        save_detector(self.folder / LAST, detector, facts)
+        facts = self._facts(material, outcome.detector, done, updates, scores)
+        save_detector(self.folder / LAST, outcome.detector, facts)
         earlier = [entry for entry in self.evaluations() if entry["done"] < done]
         if scores["box AP"] >= max((entry["box AP"] for entry in earlier), default=-math.inf):
-            save_detector(self.folder / BEST, detector, facts)
-        write_json(self.folder / "results.json", results)
+            save_detector(self.folder / BEST, outcome.detector, facts)
+        write_json(self.folder / "results.json", outcome.results)
         write_json(self.folder / EVALUATIONS, [*earlier, {"done": done, **scores}])
         return scores
 

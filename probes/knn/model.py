@@ -70,7 +70,7 @@ def read_vectors(
 
     `key` identifies encoder, size and dataset.
     """
-    source = FeatureSource(
+    source: FeatureSource[int] = FeatureSource(
         load=lambda item: encoder.preprocess(read_picture(pictures[item].path), size),
         extract=partial(extract_pooled, encoder, config.pool),
         count=len(pictures),

@@ -34,6 +34,14 @@ def decode_segmentation(segmentation: Any, height: int, width: int) -> Mask:
     raise ValueError(f"expected polygons or run lengths as segmentation, got {reprlib.repr(segmentation)}")
 
 
+def encode_mask(mask_HW: Mask) -> dict[str, Any]:
+    """A bool mask (H, W) as COCO's compressed run lengths, of JSON values; column-major memory is not copied."""
+    from pycocotools import mask as rle
+
+    code = rle.encode(np.asfortranarray(mask_HW).view(np.uint8))
+    return {"size": [int(edge) for edge in code["size"]], "counts": code["counts"].decode("ascii")}
+
+
 def _fill_polygons(polygons: Sequence[Any], height: int, width: int) -> Mask:
     from pycocotools import mask as rle
 

@@ -16,10 +16,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from rice.data.segmentation import encode_mask
 from rice.data.video import write_video
 from rice.data.world.actors import CATEGORIES
 from rice.data.world.clip import Clip
-from rice.data.world.scene import Image_HW3, Mask_HW, Scene, SceneObject
+from rice.data.world.scene import Image_HW3, Scene, SceneObject
 from rice.files import write_json
 
 _LARGEST_PNG = 512
@@ -64,15 +65,8 @@ def coco_annotation(thing: SceneObject, id_: int, image_id: int) -> dict[str, An
         "bbox": [left, top, right - left, bottom - top],
         "area": int(np.count_nonzero(thing.mask)),
         "iscrowd": 0,
-        "segmentation": _run_lengths(thing.mask),
+        "segmentation": encode_mask(thing.mask),
     }
-
-
-def _run_lengths(mask_HW: Mask_HW) -> dict[str, Any]:
-    from pycocotools import mask as rle
-
-    code = rle.encode(np.asfortranarray(mask_HW.view(np.uint8)))
-    return {"size": [int(edge) for edge in code["size"]], "counts": code["counts"].decode("ascii")}
 
 
 def write_image_folder(folder: Path, split: str, crops: Iterable[tuple[Scene, int]]) -> None:

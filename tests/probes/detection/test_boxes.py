@@ -1,7 +1,6 @@
 """Boxes on a pyramid against their definitions, and against torchvision where its own rounding is not in the way."""
 
 import math
-from collections.abc import Iterator
 
 import pytest
 import torch
@@ -20,13 +19,7 @@ CPU = torch.device("cpu")
 RATIOS = (0.5, 1.0, 2.0)
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Waking threads for a few numbers takes longer than the numbers."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def random_boxes(count: int, edge: float, seed: int = 0, least: float = 0.0) -> Tensor:

@@ -1,7 +1,6 @@
 """The cascade against loops in float64 over torchvision's RoIAlign, with the same draws."""
 
 import math
-from collections.abc import Iterator
 
 import pytest
 import torch
@@ -20,13 +19,7 @@ IOUS, WEIGHTS = (0.5, 0.6, 0.7), ((10.0, 5.0), (20.0, 10.0), (30.0, 15.0))
 SIZES = [(96, 96), (96, 70)]
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Waking threads for a few numbers takes longer than the numbers."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def features(batch: int = 2) -> list[Tensor]:

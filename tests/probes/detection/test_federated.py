@@ -1,7 +1,6 @@
 """The class losses against closed forms: which categories are taught in a step, and by how much."""
 
 import math
-from collections.abc import Iterator
 
 import pytest
 import torch
@@ -15,13 +14,7 @@ COUNTS = (1, 3, 10, 50, 2, 0, 7, 0)
 K = len(COUNTS)
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Waking threads for a few numbers takes longer than the numbers."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def scores_of(regions: int, seed: int = 0) -> Tensor:

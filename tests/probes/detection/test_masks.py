@@ -15,7 +15,8 @@ from torchvision.ops import roi_align
 from probes.detection.boxes import pool
 from probes.detection.cascade import Found, Regions
 from probes.detection.config import HeadsConfig
-from probes.detection.masks import MASK_EDGE, MaskHead, crop_masks, paste_mask, run_lengths
+from probes.detection.masks import MASK_EDGE, MaskHead, crop_masks, paste_mask
+from rice.data.segmentation import encode_mask
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # within pycocotools
 
@@ -214,12 +215,12 @@ def test_a_box_without_an_area_has_no_pixels(box: tuple[float, ...]) -> None:
 def test_run_lengths_are_read_by_pycocotools_and_are_json(seed: int) -> None:
     mask = np.random.default_rng(seed).random((17, 23)) > (0.5, 0.9, 0.1, -1, 2)[seed]
     for stored in (np.asfortranarray(mask), np.ascontiguousarray(mask)):
-        code = json.loads(json.dumps(run_lengths(stored)))
+        code = json.loads(json.dumps(encode_mask(stored)))
         assert code["size"] == [17, 23]
         np.testing.assert_array_equal(rle.decode(code).astype(bool), mask)
 
 
-def test_a_pasted_mask_survives_its_run_lengths() -> None:
+def test_a_pasted_mask_survives_its_encode_mask() -> None:
     pasted = paste_mask(random_mask(3), (3.0, 4.0, 50.0, 30.0), 40, 60)
     assert pasted.any()
-    np.testing.assert_array_equal(rle.decode(run_lengths(pasted)).astype(bool), pasted)
+    np.testing.assert_array_equal(rle.decode(encode_mask(pasted)).astype(bool), pasted)

@@ -56,7 +56,11 @@ def test_a_detector_counts_in_patches(patch: int) -> None:
     for mine, expected in zip(other, base, strict=True):
         boxes = expected.boxes * patch / 16
         order = same_order(mine.boxes, mine.scores, mine.labels, (boxes, expected.scores, expected.labels))
-        # RoIAlign takes ceil(size) samples: a size that is a whole number but for rounding may get one more.
+        # RoIAlign takes ceil(size) samples: a size that is a whole number but for rounding may get one more. So a
+        # few may move, and a little; all others are the same.
+        apart = (mine.boxes - boxes[order]).abs().amax(1)
+        assert int((apart > 1e-3).sum()) <= 2
+        assert int(((mine.scores - expected.scores[order]).abs() > 1e-4).sum()) <= 2
         torch.testing.assert_close(mine.boxes, boxes[order], rtol=0, atol=0.05)
         torch.testing.assert_close(mine.scores, expected.scores[order], rtol=0, atol=1e-2)
 

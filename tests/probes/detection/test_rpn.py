@@ -1,7 +1,6 @@
 """Region proposals against an implementation that decodes every anchor first, and losses against loops in float64."""
 
 import math
-from collections.abc import Iterator
 
 import pytest
 import torch
@@ -18,13 +17,7 @@ CONFIG = HeadsConfig(channels=6, rpn_top=(40, 25), proposals=30, rpn_samples=24)
 SIZES = [(64, 64), (40, 64), (64, 27)]
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Waking threads for a few numbers takes longer than the numbers."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def features(patch: int = 16, batch: int = 3, seed: int = 0) -> list[Tensor]:

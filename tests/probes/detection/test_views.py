@@ -118,7 +118,11 @@ def test_a_rectangles_mask_and_its_box_move_together(width: int, height: int, ed
         return
     columns, rows = np.flatnonzero(shown.any(0)), np.flatnonzero(shown.any(1))
     bounds = [columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]
-    np.testing.assert_allclose(bounds, box, rtol=0, atol=1.5)
+    spill = np.array([box[0] - bounds[0], box[1] - bounds[1], bounds[2] - box[2], bounds[3] - box[3]])
+    assert (spill <= 1.01).all(), "a mask reaches no farther than its box, but for the pixels that it shares"
+    if min(box[2] - box[0], box[3] - box[1]) > 1.5:
+        np.testing.assert_allclose(bounds, box, rtol=0, atol=1.01)
+    # Thinner ones cover their pixels by half only where nothing else takes any of it, so they may end earlier.
 
 
 def test_a_mask_is_the_pixels_that_it_covers_by_half() -> None:
