@@ -103,6 +103,18 @@ def test_damaged_pictures_and_masks_are_found_on_request(tmp_path: Path, victim:
     assert ("2.png" if victim == "picture" else "annotation 1") in finding.text
 
 
+def test_an_instance_without_a_mask_is_a_fault_to_the_probe_that_trains_on_masks(tmp_path: Path) -> None:
+    root = coco(tmp_path / "coco")
+    path = root / "annotations" / "instances_val.json"
+    document = json.loads(path.read_text())
+    bare = document["annotations"][0] | {"id": 999, "segmentation": []}
+    path.write_text(json.dumps(document | {"annotations": [*document["annotations"], bare]}))
+    found = {finding.probe: finding for finding in examine(root, decode=True)}
+    assert found["dense"].state == "broken"
+    assert "annotation 999" in found["dense"].text
+    assert found["detection"].state == "usable"
+
+
 def test_damaged_classified_pictures_are_found_on_request(tmp_path: Path) -> None:
     root = folder(tmp_path / "folder")
     assert check(root, decode=True) == 0
