@@ -34,6 +34,8 @@ def draw_course(
     for name in ["loss", *(parts if len(parts) > 1 else [])]:
         _line(panels[0], steps, name)
     panels[0].set(title="loss", xlabel="step")
+    if len(parts) > _MANY:  # room for their names above the lines
+        panels[0].set_ylim(top=1.5 * panels[0].get_ylim()[1])
     panels[0].legend(frameon=False, **({"fontsize": 7, "ncols": 2, "loc": "upper right"} if len(parts) > _MANY else {}))
     rates = panels[1]
     rates.set(title="learning rate", xlabel="step")
