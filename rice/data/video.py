@@ -66,7 +66,7 @@ class Footage:
         if self.kind != "video":
             for index, path in enumerate(self.pictures[:stop]):
                 if index % stride == 0:
-                    yield Frame(index, None, self._same_size(_read_picture(path), path.name))
+                    yield Frame(index, None, self._same_size(read_frame(path), path.name))
             return
         for index, frame in enumerate(itertools.islice(_decoded(self.path), stop)):
             if index % stride == 0:
@@ -108,12 +108,12 @@ def open_footage(path: Path) -> Footage:
         pictures = tuple(sorted(named, key=lambda p: natural_key(p.name)))
         if not pictures:
             raise RiceError(f"expected pictures ({', '.join(PICTURES)}) in the folder {path}, found none")
-        height, width, _ = _read_picture(pictures[0]).shape
+        height, width, _ = read_frame(pictures[0]).shape
         return Footage(path=path, kind="frames", height=height, width=width, declared=len(pictures), pictures=pictures)
     if not path.is_file():
         raise RiceError(f"there is no file or folder {path}; give a video, a folder of frames or a picture")
     if path.suffix.lower() in PICTURES:
-        height, width, _ = _read_picture(path).shape
+        height, width, _ = read_frame(path).shape
         return Footage(path=path, kind="picture", height=height, width=width, declared=1, pictures=(path,))
     return _open_video(path)
 
@@ -244,7 +244,8 @@ def _seconds_missing(container: Any, stream: Any, packets: int, end: int) -> flo
     return missing if missing > _SHARE_LOST * declared else 0.0
 
 
-def _read_picture(path: Path) -> Image_HW3:
+def read_frame(path: Path) -> Image_HW3:
+    """A picture as upright RGB. Errors: RiceError naming a file that is missing or damaged."""
     from PIL import ImageOps
 
     return np.asarray(ImageOps.exif_transpose(open_picture(path)).convert("RGB"))
