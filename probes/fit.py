@@ -159,6 +159,12 @@ def split_batches(items: Indices, batch: int) -> list[Indices]:
     return [items[k : k + batch] for k in range(0, len(items), batch)]
 
 
+def autocast(device: torch.device, amp: bool) -> torch.autocast:
+    """bf16 where `amp` asks for it on a GPU that has it; no effect elsewhere."""
+    enabled = amp and device.type == "cuda" and torch.cuda.is_bf16_supported()
+    return torch.autocast(device.type, torch.bfloat16, enabled=enabled)
+
+
 def _step(
     head: nn.Module,
     batch: Batch,
@@ -167,8 +173,7 @@ def _step(
     config: FitConfig,
     device: torch.device,
 ) -> Tensor:
-    amp = config.amp and device.type == "cuda" and torch.cuda.is_bf16_supported()
-    with torch.autocast(device.type, torch.bfloat16, enabled=amp):
+    with autocast(device, config.amp):
         value = loss(head, batch)
     optimiser.zero_grad(set_to_none=True)
     value.backward()  # type: ignore[no-untyped-call]

@@ -5,7 +5,6 @@ Shapes: G truth instances, S edge of the encoder's square, h w its grid, D its w
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from itertools import tee
 from pathlib import Path
@@ -23,6 +22,7 @@ from probes.detection.data import Sample, TrainingSet, samples, training_set
 from probes.detection.model import Target
 from probes.detection.pyramid import normalise_tokens
 from probes.detection.views import View, to_square
+from probes.fit import autocast
 from probes.images import load_ahead
 from rice.data.coco import CocoSplit
 from rice.encoders.base import Encoder
@@ -151,8 +151,7 @@ def token_source(
     """Pictures (3, S, S) as normalised tokens (h, w, D), fp16: so cached or not, the heads see the same numbers."""
 
     def extract(images_B3SS: Tensor) -> Tensor:
-        on_gpu = encoder.device.type == "cuda"
-        with torch.autocast("cuda", torch.bfloat16) if amp and on_gpu else nullcontext():
+        with autocast(encoder.device, amp):
             patches_BDhw = encoder(images_B3SS).patches
         return normalise_tokens(patches_BDhw).permute(0, 2, 3, 1)
 

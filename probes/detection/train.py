@@ -3,7 +3,6 @@
 Shapes: B images of this rank, D width, h w the grid.
 """
 
-from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,18 +15,16 @@ from probes.detection.data import image_counts
 from probes.detection.material import Material
 from probes.detection.model import Detector, Target, build_detector
 from probes.fit import FitConfig, fit
+from probes.watch import Evaluate, Watch
 from rice.errors import RiceError
 from rice.progress import Progress
-from rice.train.metrics import JsonLines, StepRate
 from rice.train.world import World
 
 CHECKPOINT, METRICS = "training.pt", "metrics.jsonl"
 
-_REPORT_EVERY = 20
 _MOST_WARMUP = 0.1
 
 Batch = tuple[Tensor, list[Target]]
-Evaluate = Callable[[int], Mapping[str, float]]
 
 
 def detector_for(material: Material, seed: int) -> Detector:
@@ -71,7 +68,7 @@ def train_detector(
     if world.size > 1:
         devices = [world.device] if world.device.type == "cuda" else None
         head = nn.parallel.DistributedDataParallel(detector, device_ids=devices)
-    watch = _Watch(folder / METRICS if world.leads else None, evaluate, every or updates, config.batch)
+    watch = Watch(folder / METRICS if world.leads else None, evaluate, every or updates, config.batch)
     try:
         fit(
             head,
@@ -114,46 +111,9 @@ def groups(detector: nn.Module, config: DetectionConfig) -> list[dict[str, Any]]
     ]
 
 
-def _loss(watch: "_Watch", head: nn.Module, batch: Batch) -> Tensor:
+def _loss(watch: Watch, head: nn.Module, batch: Batch) -> Tensor:
     tokens_BDhw, targets = batch
     device = next(head.parameters()).device
     losses = head(tokens_BDhw.to(device), [target.to(device) for target in targets])
     watch.parts = {name: value.detach() for name, value in losses.items()}
     return torch.stack(list(losses.values())).sum()
-
-
-class _Watch:
-    """Writes losses, by part, and calls the evaluation."""
-
-    def __init__(self, metrics: Path | None, evaluate: Evaluate | None, every: int, batch: int) -> None:
-        self.every, self.parts = every, dict[str, Tensor]()
-        self._metrics, self._evaluate = metrics, evaluate
-        self._log: JsonLines | None = None
-        self._rate = StepRate(batch)
-
-    def begin(self, start: int) -> None:
-        """Open the log, without what is about to be written again."""
-        if self._metrics is not None:
-            self._log = JsonLines(self._metrics, start)
-
-    def step(self, update: int, loss: Tensor, learning_rate: float) -> None:
-        """A line now and then: reading the losses waits for the device."""
-        if self._log is None or (update % _REPORT_EVERY and (update + 1) % self.every):
-            self._rate.count()
-            return
-        parts = {f"loss_{name}": value.item() for name, value in self.parts.items()}
-        rate = {name: value for name, value in self._rate.measure().items() if name != "mfu"}
-        self._log.write({"step": update, "loss": loss.item(), "learning_rate": learning_rate, **parts, **rate})
-
-    def after(self, done: int) -> None:
-        """Evaluate."""
-        if self._evaluate is not None:
-            with self._rate.paused():
-                scores = self._evaluate(done)
-            if self._log is not None:
-                self._log.write({"step": done - 1, "steps_done": done, **scores})
-
-    def close(self) -> None:
-        """Close the log."""
-        if self._log is not None:
-            self._log.close()
