@@ -12,8 +12,8 @@ import numpy as np
 from rice.data.world.actors import CATEGORIES, Actor, Light, draw_actor, paint_actor
 from rice.data.world.background import draw_background
 from rice.data.world.draws import TURN, Dice, Part
-from rice.data.world.scene import CLIPS, Occlusion, Placed, Scene, draw_light, expose, record
-from rice.data.world.shapes import Plane, Pose
+from rice.data.world.scene import CLIPS, Occlusion, Placed, Scene, SceneObject, draw_light, expose, record
+from rice.data.world.shapes import Plane, Pose, Stencil
 from rice.data.world.textures import draw_palette
 
 Point = tuple[float, float]
@@ -78,31 +78,52 @@ class Clip:
 
     def frame(self, index: int) -> Scene:
         """Frame `index` from 0; frames may be drawn in any order."""
-        t = index / max(self.config.frames - 1, 1)
-        camera = self.camera.at(t, 1)
+        t, camera = self._moment(index)
         placed = self._place(t, camera)
         image_3HW = _view(self.background, camera.x, camera.y, self.config.height, self.config.width)
         for thing in reversed(placed):
             paint_actor(image_3HW, thing.actor, thing.stencil, self.light)
-        last = len(placed) - 1
-        objects = [
-            record(thing, identity, depth=last - identity)
-            for identity, thing in enumerate(placed)
-            if thing.actor.category is not None and thing.mask.any()
-        ]
-        return Scene(
-            expose(image_3HW, Dice(*self.key, _CAMERA), Dice(*self.key, _NOISE, index)), tuple(reversed(objects)), ()
-        )
+        image_HW3 = expose(image_3HW, Dice(*self.key, _CAMERA), Dice(*self.key, _NOISE, index))
+        return Scene(image_HW3, _records(placed), ())
+
+    def objects(self, index: int) -> tuple[SceneObject, ...]:
+        """The objects of frame `index`, the farthest first. Paints no picture, which is most of a frame's time."""
+        return _records(self._place(*self._moment(index)))
+
+    def in_view(self, index: int, identity: int) -> bool:
+        """Whether a pixel of the thing lies inside frame `index`, hidden by others or not."""
+        stencil = self._stencil(identity, *self._moment(index))
+        meet = stencil.clip(self.config.height, self.config.width)
+        return meet is not None and bool(stencil.inside_hw[meet[1]].any())
+
+    def _moment(self, index: int) -> tuple[float, Pose]:
+        """Time from 0 to 1, and the camera's pose."""
+        t = index / max(self.config.frames - 1, 1)
+        return t, self.camera.at(t, 1)
+
+    def _stencil(self, identity: int, t: float, camera: Pose) -> Stencil:
+        actor, path = self.cast[identity]
+        pose = path.at(t, actor.aspect)
+        return actor.stencil(Pose(pose.x - camera.x, pose.y - camera.y, pose.turn, pose.radius, pose.aspect))
 
     def _place(self, t: float, camera: Pose) -> list[Placed]:
         occlusion = Occlusion(self.config.height, self.config.width)
         placed = []
-        for actor, path in self.cast:
-            pose = path.at(t, actor.aspect)
-            stencil = actor.stencil(Pose(pose.x - camera.x, pose.y - camera.y, pose.turn, pose.radius, pose.aspect))
-            _, visibility = occlusion.visible(stencil)
-            placed.append(Placed(actor, stencil, occlusion.take(stencil), visibility))
+        for identity, (actor, _) in enumerate(self.cast):
+            stencil = self._stencil(identity, t, camera)
+            placed.append(Placed(actor, stencil, *occlusion.take(stencil)))
         return placed
+
+
+def _records(placed: list[Placed]) -> tuple[SceneObject, ...]:
+    """Of a cast in its order, the nearest first."""
+    last = len(placed) - 1
+    objects = [
+        record(thing, identity, depth=last - identity)
+        for identity, thing in enumerate(placed)
+        if thing.actor.category is not None and thing.mask.any()
+    ]
+    return tuple(reversed(objects))
 
 
 def draw_clip(config: ClipConfig, part: Part, seed: int, index: int) -> Clip:

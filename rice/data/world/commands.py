@@ -1,15 +1,17 @@
 """The verb `rice world`."""
 
+import dataclasses
 import itertools
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
-from rice.data.world.config import TEST_NAMES, Kind, Layout, WorldConfig, clips, crops, materialise, scenes
+from rice.data.world.config import TEST_NAMES, Kind, Layout, WorldConfig, clips, crops, materialise, scenes, tracks
 from rice.data.world.draws import Part
 from rice.data.world.preview import contact_sheet
 from rice.data.world.scene import Scene
+from rice.data.world.target import Track
 from rice.files import atomic_write
 from rice.progress import BarProgress
 
@@ -20,6 +22,10 @@ _LAYOUTS = {
     ("scenes", "voc"): "Pascal VOC: ImageSets/Main/{train,test}.txt, Annotations/, JPEGImages/",
     ("crops", "coco"): "image folders: {train,val}/CATEGORY/",
     ("clips", "coco"): "YouTube-VOS: {train,val}/{JPEGImages,Annotations}/, meta.json, videos/",
+    ("clips", "got10k"): "GOT-10k: {train,val,test}/list.txt and sequences; test has only the first frame's box",
+    ("clips", "lasot"): "LaSOT: CLASS/CLASS-N/, training_set.txt, testing_set.txt",
+    ("clips", "trackingnet"): "TrackingNet: {TRAIN_0,TRAIN_1,TEST}/{anno,frames}/; TEST's other boxes in truth/",
+    ("clips", "tnl2k"): "TNL2K: {train,test}/SEQ/, absent/SEQ.txt",
 }
 _SHOWN = 12
 
@@ -48,7 +54,8 @@ def world(
         kind: scenes: several objects each, COCO's layout; crops: one object each, image folders; clips: YouTube-VOS'.
         out: Folder to write; it must not exist, or hold the very same world.
         layout: Of scenes: coco; lvis: federated, with frequencies; roboflow: also a split `valid`; voc: boxes only.
-            The last two call the split that is judged on `test`.
+            Of clips: coco: YouTube-VOS'; one target each: got10k: also a split `test` without truth; lasot;
+            trackingnet; tnl2k. The split that is judged on is called `val` in coco, lvis and got10k, else `test`.
         size: Edge of the square pictures in pixels, 64 to 2048.
         train: Number of scenes, crops or clips in `train`.
         test: Number of them in `val` or `test`.
@@ -72,4 +79,17 @@ def _shown(config: WorldConfig) -> list[Scene]:
         return list(itertools.islice(scenes(config, Part.TRAIN), _SHOWN))
     if config.kind == "crops":
         return [scene for scene, _ in itertools.islice(crops(config, Part.TRAIN), _SHOWN)]
+    if config.layout != "coco":
+        return _shown_track(next(tracks(config, Part.TRAIN)))
     return list(itertools.islice(next(clips(config, Part.TRAIN)), _SHOWN))
+
+
+def _shown_track(track: Track) -> list[Scene]:
+    """Frames from all over the clip, each with no object but the target."""
+    length = len(track.clip)
+    shown = min(_SHOWN, length)
+    frames = [track.clip.frame(place * length // shown) for place in range(shown)]
+    return [
+        dataclasses.replace(scene, objects=tuple(o for o in scene.objects if o.identity == track.identity))
+        for scene in frames
+    ]

@@ -11,16 +11,35 @@ from rice.data.world.clip import Clip, ClipConfig, draw_clip
 from rice.data.world.draws import VERSION, Part
 from rice.data.world.layouts import write_clips, write_coco, write_image_folder
 from rice.data.world.layouts_detection import write_lvis, write_roboflow, write_voc
+from rice.data.world.layouts_tracking import write_got10k, write_lasot, write_tnl2k, write_trackingnet
 from rice.data.world.scene import Scene, SceneConfig, draw_crop, draw_scene
+from rice.data.world.target import Track, draw_tracks
 from rice.errors import RiceError
 from rice.files import atomic_folder, read_json, sha256_json, write_json
 from rice.progress import Progress, SilentProgress
 
 Kind = Literal["scenes", "crops", "clips"]
-Layout = Literal["coco", "lvis", "roboflow", "voc"]
+Layout = Literal["coco", "lvis", "roboflow", "voc", "got10k", "lasot", "trackingnet", "tnl2k"]
 
-TEST_NAMES: dict[Layout, str] = {"coco": "val", "lvis": "val", "roboflow": "test", "voc": "test"}
+TEST_NAMES: dict[Layout, str] = {
+    "coco": "val",
+    "lvis": "val",
+    "roboflow": "test",
+    "voc": "test",
+    "got10k": "val",
+    "lasot": "test",
+    "trackingnet": "TEST",
+    "tnl2k": "test",
+}
 """What the layout's own set calls the split that is judged on: held out in every respect but its categories."""
+
+_TRACK_WRITERS: dict[Layout, Callable[[Path, str, Iterable[Track]], None]] = {
+    "got10k": write_got10k,
+    "lasot": write_lasot,
+    "trackingnet": write_trackingnet,
+    "tnl2k": write_tnl2k,
+}
+"""Layouts of clips with one target each; all others, but the first, are of scenes."""
 
 _STAMP = "world.json"
 _SIZES = (64, 2048)
@@ -35,6 +54,7 @@ class WorldConfig:
 
     Attributes:
         kind: Scenes with several objects (COCO), crops of one object each (image folders), or clips (YouTube-VOS).
+            Other layouts of scenes and clips: see `layout`.
         size: Edge of the square pictures, in pixels, 64 to 2048.
         train: Number of scenes, crops or clips to learn from.
         test: Number to be judged on: other seeds, backgrounds, texture parameters, fonts and words.
@@ -43,7 +63,9 @@ class WorldConfig:
         frames: Length of a clip.
         seed: Another seed is another world.
         layout: Of scenes: COCO's, LVIS' (federated), Roboflow's COCO export (with a valid split, half as large as
-            test, that is not held out) or Pascal VOC's (boxes only).
+            test, that is not held out) or Pascal VOC's (boxes only). Of clips: YouTube-VOS' (named coco), or, with
+            one target a clip, GOT-10k's (with a test split, half as large as val and held out too, that has only the
+            first frame's box), LaSOT's, TrackingNet's or TNL2K's.
     """
 
     kind: Kind = "scenes"
@@ -62,8 +84,11 @@ class WorldConfig:
             raise RiceError(f"expected a kind of world out of {', '.join(get_args(Kind))}, got {self.kind!r}")
         if self.layout not in get_args(Layout):
             raise RiceError(f"expected a layout of a world out of {', '.join(get_args(Layout))}, got {self.layout!r}")
-        if self.layout != "coco" and self.kind != "scenes":
-            raise RiceError(f"expected kind scenes for layout {self.layout}, got {self.kind}; leave the layout out")
+        of_layout: Kind = "clips" if self.layout in _TRACK_WRITERS else "scenes"
+        if self.layout != "coco" and self.kind != of_layout:
+            raise RiceError(
+                f"expected kind {of_layout} for layout {self.layout}, got {self.kind}; leave the layout out"
+            )
         _within("size", self.size, *_SIZES)
         _within("train", self.train, 1, _SEEDS - 1)
         _within("test", self.test, 1, _SEEDS - 1)
@@ -111,13 +136,21 @@ def crops(config: WorldConfig, part: Part) -> Iterator[tuple[Scene, int]]:
 
 def clips(config: WorldConfig, part: Part) -> Iterator[Clip]:
     """The clips of one part."""
-    layout = ClipConfig(height=config.size, width=config.size, frames=config.frames, objects=config.objects)
-    return (draw_clip(layout, part, config.seed, index) for index in range(_count(config, part)))
+    return (draw_clip(_clip_config(config), part, config.seed, index) for index in range(_count(config, part)))
+
+
+def tracks(config: WorldConfig, part: Part) -> Iterator[Track]:
+    """The clips of one part with their targets, as the layouts of tracking have them."""
+    return draw_tracks(_clip_config(config), part, config.seed, range(_count(config, part)))
+
+
+def _clip_config(config: WorldConfig) -> ClipConfig:
+    return ClipConfig(height=config.size, width=config.size, frames=config.frames, objects=config.objects)
 
 
 @dataclass(frozen=True, slots=True)
 class _Split:
-    """What a folder, or list, of this name holds."""
+    """What a folder, or list, of this name holds. indices: of tracks, their places among the clips with a target."""
 
     name: str
     part: Part
@@ -128,10 +161,14 @@ def _splits(config: WorldConfig) -> list[_Split]:
     """Train comes first: LVIS' counts are those of train."""
     train = _Split("train", Part.TRAIN, range(config.train))
     test = _Split(TEST_NAMES[config.layout], Part.TEST, range(config.test))
-    if config.layout != "roboflow":
-        return [train, test]
-    valid = range(config.train, config.train + (config.test + 1) // 2)  # other scenes than train's
-    return [train, _Split("valid", Part.TRAIN, valid), test]
+    half = (config.test + 1) // 2
+    if config.layout == "roboflow":
+        valid = range(config.train, config.train + half)  # other scenes than train's
+        return [train, _Split("valid", Part.TRAIN, valid), test]
+    if config.layout == "got10k":
+        withheld = range(config.test, config.test + half)  # other clips than val's
+        return [train, test, _Split("test", Part.TEST, withheld)]
+    return [train, test]
 
 
 def _write_split(config: WorldConfig, folder: Path, split: _Split, progress: Progress) -> None:
@@ -141,6 +178,9 @@ def _write_split(config: WorldConfig, folder: Path, split: _Split, progress: Pro
         _scene_writer(config)(folder, split.name, progress.track(drawn, label, total))
     elif config.kind == "crops":
         write_image_folder(folder, split.name, progress.track(crops(config, split.part), label, total))
+    elif config.layout in _TRACK_WRITERS:
+        followed = draw_tracks(_clip_config(config), split.part, config.seed, split.indices)
+        _TRACK_WRITERS[config.layout](folder, split.name, progress.track(followed, label, total))
     else:
         write_clips(folder, split.name, progress.track(clips(config, split.part), label, total))
 

@@ -4,7 +4,7 @@ write_coco          COCO 2017: annotations/instances_{split}.json, {split}/
 write_image_folder  ImageNet's: {split}/{category}/, one object a picture
 write_clips         YouTube-VOS': {split}/JPEGImages/, {split}/Annotations/, {split}/meta.json; also {split}/videos/
 
-Layouts of other detection sets: rice.data.world.layouts_detection.
+Layouts of other detection sets: rice.data.world.layouts_detection. Of tracking: rice.data.world.layouts_tracking.
 """
 
 import colorsys

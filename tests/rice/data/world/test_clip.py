@@ -79,3 +79,15 @@ def test_the_camera_drifts_and_never_leaves_the_background(clips: list[Clip]) ->
         assert max(abs(p.y) for p in places) <= (height - 80) / 2 - 1
     still = ClipConfig(frames=1, height=64, width=64, drift=0)
     assert draw_clip(still, Part.TRAIN, 0, 0).frame(0).image.shape == (64, 64, 3)
+
+
+def test_objects_need_no_painting(clips: list[Clip]) -> None:
+    for clip in clips[:3]:
+        for index in (0, 6, 11):
+            painted, alone = clip.frame(index).objects, clip.objects(index)
+            assert len(painted) == len(alone) > 0
+            for one, other in zip(painted, alone, strict=True):
+                np.testing.assert_array_equal(one.mask, other.mask)
+                assert (one.category, one.identity, one.depth) == (other.category, other.identity, other.depth)
+                assert (one.box, one.visibility) == (other.box, other.visibility)
+                assert clip.in_view(index, one.identity)

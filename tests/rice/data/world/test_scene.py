@@ -100,9 +100,10 @@ def test_occlusion_is_that_of_a_painter() -> None:
         occlusion = Occlusion(48, 60)
         for number, stencil in enumerate(stencils):
             seen, share = occlusion.visible(stencil)
-            np.testing.assert_array_equal(occlusion.take(stencil), painted_HW == number)
+            mask_HW, taken_share = occlusion.take(stencil)
+            np.testing.assert_array_equal(mask_HW, painted_HW == number)
             assert seen == (painted_HW == number).sum()
-            assert share == seen / stencil.inside_hw.sum()
+            assert share == taken_share == seen / stencil.inside_hw.sum()
         np.testing.assert_array_equal(occlusion.free_HW, painted_HW == -1)
 
 
