@@ -5,6 +5,7 @@ search grid, N heads, K channels per head. Boxes are centre x, centre y, width, 
 """
 
 import itertools
+import math
 from typing import NamedTuple
 
 import torch
@@ -21,6 +22,9 @@ Grid = tuple[int, int]
 _EPS = 1e-6
 _LEAST = 1e-4
 """Scores and sizes keep this distance from 0 and 1 (OSTrack)."""
+
+
+_RARE, _QUARTER = 0.02, 0.25
 
 
 class Maps(NamedTuple):
@@ -94,6 +98,9 @@ class CenterHead(nn.Module):
         for parameter in self.parameters():
             if parameter.ndim > 1:
                 nn.init.xavier_uniform_(parameter)
+        # A cell is seldom the target's, and the target's edge is about a quarter of the region's.
+        nn.init.constant_(self.score[-1].bias, _logit(_RARE))
+        nn.init.constant_(self.size[-1].bias, _logit(_QUARTER))
 
     def forward(self, x_BDhw: Tensor) -> Maps:
         """Search features (B, D, h, w) -> maps of the same grid, fp32."""
@@ -133,11 +140,18 @@ class TrackingHead(nn.Module):
 
     @torch.no_grad()
     def _initialise(self) -> None:
+        """Queries and keys start equal, so that attention begins as a similarity of tokens: what the template's tokens
+        are asked for is found by training, that they are to be matched is not."""
         nn.init.normal_(self.segment, std=0.02)
-        for layer in self.blocks.modules():
-            if isinstance(layer, nn.Linear):
-                nn.init.trunc_normal_(layer.weight, std=0.02)
-                nn.init.zeros_(layer.bias)
+        for block in self.blocks:
+            for layer in block.modules():
+                if isinstance(layer, nn.Linear):
+                    nn.init.xavier_uniform_(layer.weight)
+                    nn.init.zeros_(layer.bias)
+            attn = block.get_submodule("attn")
+            query, key = attn.get_parameter("q.weight"), attn.get_parameter("kv.weight")
+            nn.init.normal_(query, std=len(query) ** -0.5)
+            key[: len(query)] = query
 
 
 def build_head(config: HeadsConfig, *, width: int, template: Grid, search: Grid, seed: int = 0) -> TrackingHead:
@@ -183,6 +197,10 @@ def _branch(width: int, channels: int, outputs: int) -> nn.Sequential:
     for before, after in itertools.pairwise(widths):
         layers += [nn.Conv2d(before, after, 3, padding=1), nn.BatchNorm2d(after), nn.ReLU(inplace=True)]
     return nn.Sequential(*layers, nn.Conv2d(widths[-1], outputs, 1))
+
+
+def _logit(share: float) -> float:
+    return math.log(share / (1 - share))
 
 
 def _squash(logits: Tensor) -> Tensor:

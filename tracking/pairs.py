@@ -159,7 +159,7 @@ class Sampler:
         first, _ = self._vary(around.cut(template.frame, self.sizes[0]), gray, dice)
         second, mirrored = self._vary(window.cut(search.frame, self.sizes[1]), gray, dice)
         x, y, width, height = window.inside(search.box)
-        box = torch.tensor([1 - x - width if mirrored else x, y, width, height])
+        box = torch.tensor([1 - x - width if mirrored else x, y, width, height], dtype=torch.float32)
         return Pair(first, second, box)
 
     def _vary(self, crop: Crop_SS3, gray: bool, dice: Random) -> tuple[Tensor, bool]:
