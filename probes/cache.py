@@ -18,7 +18,7 @@ from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from probes.images import load_ahead
 from rice.encoders.base import Encoder
@@ -117,12 +117,13 @@ def encoder_key(encoder: Encoder, size: int, form: str) -> str:
     The weights are hashed themselves, not their name: a file that changed gives other features.
     """
     spec = dataclasses.asdict(encoder.spec)
-    return sha256_json([_weights_digest(encoder), spec, size, form])
+    return sha256_json([weights_digest(encoder.module), spec, size, form])
 
 
-def _weights_digest(encoder: Encoder) -> str:
+def weights_digest(module: nn.Module) -> str:
+    """SHA-256 of a module's state by name."""
     digest = hashlib.sha256()
-    for name, value in sorted(encoder.module.state_dict().items()):
+    for name, value in sorted(module.state_dict().items()):
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
         digest.update(value.detach().contiguous().cpu().flatten().view(torch.uint8).numpy())
     return digest.hexdigest()

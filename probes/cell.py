@@ -26,15 +26,15 @@ from probes.lifeline import tie_to_parent
 from probes.overrides import parse_config
 from probes.plan import missing_seeds
 from probes.protocol import Probe, probe_class
-from probes.results import Result, check_metrics, items_path, result_path, store
+from probes.results import Result, check_metrics, items_path, kept_path, result_path, store
 from rice.errors import RiceError
-from rice.files import atomic_write, leftovers
+from rice.files import atomic_folder, atomic_write, leftovers
 from rice.progress import LineProgress, Progress
 
 if TYPE_CHECKING:
     from rice.encoders.base import Encoder
 
-ITEMS_NAME = "items.parquet"
+ITEMS_NAME, KEPT_NAME = "items.parquet", "kept"
 
 
 def main(arguments: list[str]) -> int:
@@ -118,10 +118,13 @@ def _compute(job: Job, seeds: list[int], progress: Progress) -> None:
 
 
 def _seed(job: Job, probe: Probe, encoder: "Encoder", blank: Result, progress: Progress) -> None:
-    """Run one seed and store it: the items first, since a result promises them."""
+    """Run one seed and store it: what lies beside the result first, since a result promises it."""
+    target = kept_path(job.out, blank.key)
     for path in (result_path(job.out, blank.key), items_path(job.out, blank.key)):
         for leftover in leftovers(path):  # we hold the lock
             leftover.unlink()
+    for leftover in (*leftovers(target), target, job.workdir / KEPT_NAME):
+        shutil.rmtree(leftover, ignore_errors=True)
     job.workdir.mkdir(parents=True, exist_ok=True)
     items = job.workdir / ITEMS_NAME
     items.unlink(missing_ok=True)
@@ -131,6 +134,9 @@ def _seed(job: Job, probe: Probe, encoder: "Encoder", blank: Result, progress: P
     if items.exists():
         with items.open("rb") as source, atomic_write(items_path(job.out, blank.key), "wb") as copy:
             shutil.copyfileobj(source, copy)
+    if (job.workdir / KEPT_NAME).exists():
+        with atomic_folder(target) as folder:
+            shutil.copytree(job.workdir / KEPT_NAME, folder, dirs_exist_ok=True)
     result = dataclasses.replace(
         blank,
         metrics=metrics,

@@ -8,7 +8,7 @@ pictures would pay more for starting processes than for its work.
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
@@ -22,6 +22,8 @@ from rice.data.picture import open_picture
 
 T = TypeVar("T")
 Item = TypeVar("Item")
+
+_TILE = 384
 
 AHEAD = 2
 """Batches that are loaded while one is in use."""
@@ -39,6 +41,16 @@ def squash(image: Image.Image, size: int) -> Tensor:
     """
     square = image.convert("RGB").resize((size, size), Image.Resampling.BILINEAR)
     return torch.from_numpy(np.array(square)).permute(2, 0, 1).float().div_(255)
+
+
+def sheet(pictures: Sequence[Image.Image], columns: int = 4) -> Image.Image:
+    """Pictures in rows, each fitted into a tile of 384 pixels."""
+    whole = Image.new("RGB", (min(columns, len(pictures)) * _TILE, -(-len(pictures) // columns) * _TILE), (24, 24, 24))
+    for index, picture in enumerate(pictures):
+        ratio = _TILE / max(picture.size)
+        tile = picture.resize((max(1, round(picture.width * ratio)), max(1, round(picture.height * ratio))))
+        whole.paste(tile, (index % columns * _TILE, index // columns * _TILE))
+    return whole
 
 
 def load_ahead(

@@ -18,6 +18,7 @@ PROBES: dict[str, str] = {
     "dense": "probes.dense.probe:DenseProbe",
     "detection": "probes.detection.probe:DetectionProbe",
     "knn": "probes.knn.probe:KnnProbe",
+    "tracking": "tracking.probe:TrackingProbe",
 }
 
 ENTRY_POINTS = "rice.probes"
@@ -96,7 +97,8 @@ class Probe(Protocol):
         ...
 
     def run(self, encoder: "Encoder", *, seed: int, workdir: Path, progress: Progress) -> Iterable[Metric]:
-        """Yield the metrics of one seed. Writes only under `workdir`; `workdir/items.parquet` holds per-item scores.
+        """Yield the metrics of one seed. Writes only under `workdir`; `workdir/items.parquet` holds per-item scores,
+        and what lies in `workdir/kept` is kept beside the result.
 
         `workdir` is kept between the seeds of one cell and between restarts, so it may cache and resume there.
         """

@@ -8,7 +8,22 @@ import subprocess
 import sys
 from pathlib import Path
 
+from rice.errors import RiceError
+from rice.files import read_json, write_json
+
 PACKAGES = ("rice-suite", "torch", "torchvision", "transformers", "timm", "open_clip_torch", "numpy")
+
+
+def same_run(folder: Path, facts: dict[str, object]) -> None:
+    """Write `facts` as the folder's run.json. Errors: RiceError where another run is there."""
+    path = folder / "run.json"
+    if path.exists():
+        found = read_json(path)
+        wrong = [name for name in facts if found.get(name) != facts[name]]
+        if wrong:
+            was, now = found.get(wrong[0]), facts[wrong[0]]
+            raise RiceError(f"{folder} holds another run: its {wrong[0]} is {was!r}, not {now!r}; name another --out")
+    write_json(path, facts)
 
 
 @functools.cache

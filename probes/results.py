@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import pandas
 
 SCHEMA = 1
-RESULTS, ITEMS = "results", "items"
+RESULTS, ITEMS, KEPT = "results", "items", "kept"
 
 COLUMNS = (
     *("encoder", "encoder_fingerprint", "trained", "weights", "probe", "dataset", "dataset_fingerprint"),
@@ -99,6 +99,11 @@ def result_path(directory: Path, key: str) -> Path:
 def items_path(directory: Path, key: str) -> Path:
     """Where the per-item scores of a result lie, where its probe wrote any."""
     return directory / ITEMS / f"{key}.parquet"
+
+
+def kept_path(directory: Path, key: str) -> Path:
+    """Folder of what a probe left to keep beside a result: a trained head, say; where it left any."""
+    return directory / KEPT / key
 
 
 def check_metrics(metrics: Iterable[Metric]) -> list[Metric]:

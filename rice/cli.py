@@ -31,6 +31,9 @@ VERBS: dict[str, tuple[str, str]] = {
     "detect eval": ("probes.detection.commands:evaluate", "Judge a trained detector on a split."),
     "detect predict": ("probes.detection.commands:predict", "Pictures with boxes, masks and scores; COCO results."),
     "detect score": ("probes.detection.score_command:score", "Average precision of anybody's COCO results."),
+    "track train": ("tracking.commands:train", "Train OSTrack's head on a frozen encoder, and judge it."),
+    "track eval": ("tracking.commands:evaluate", "Judge a trained tracker on a benchmark; zips for servers."),
+    "track run": ("tracking.commands:run", "Follow one target through a video: annotated film, result file."),
     "track score": ("tracking.score_command:score", "Success, precision, AO of anybody's tracking results."),
     "pca": ("probes.visual.pca:pca", "PCA of patch tokens over a video, a folder of frames or a picture."),
 }

@@ -47,7 +47,7 @@ class TrackingConfig:
         drop_at: share of the training after which the rate is a tenth; null: a cosine to zero.
         clip: largest gradient norm; null: no clipping.
         template_size: edge of the template in pixels, rounded to what the encoder takes.
-        search_size: edge of the search region in pixels, likewise. NAME@SIZE overrides it, and scales the template.
+        search_size: edge of the search region in pixels, likewise.
         template_factor: edge of the template's window, in square roots of the target's area.
         search_factor: edge of the search window, likewise.
         centre_jitter: of the search window in training, in square roots of the target's area.
@@ -60,7 +60,7 @@ class TrackingConfig:
         brightness: largest relative change, each picture by itself.
         train: benchmarks below the data root to learn from, with equal shares; empty: the root's own.
         test: benchmarks below it to be judged on; empty: the root's own.
-        train_sequences: most clips (or still objects) of each training set, the first by a hash of their names.
+        train_sequences: most clips (or still pictures) of each training set, the first by a hash of their names.
         test_sequences: most clips of each test set, likewise.
         evaluate_every: epochs between evaluations, besides the last; 0: only the last, which is what is reported.
         margin: pixels that a box keeps inside the frame.
@@ -135,19 +135,13 @@ class TrackingConfig:
         """Optimiser steps of the whole training."""
         return max(1, self.epochs * self.epoch_pairs // self.batch)
 
-    def sizes(self, spec: EncoderSpec, size: int | None = None) -> tuple[int, int]:
+    def sizes(self, spec: EncoderSpec) -> tuple[int, int]:
         """Edges of template and search in pixels for an encoder, rounded to the nearest multiple that it takes: 126 and
-        252 for patch 14. `size`: of the search region, where the user asks for one.
-
-        Errors: RiceError where the encoder cannot take `size`.
-        """
-        search = _nearest(self.search_size, spec.size_multiple) if size is None else size
-        spec.check_size(search, search)
-        wanted = self.template_size if size is None else size * self.template_size / self.search_size
-        return _nearest(wanted, spec.size_multiple), search
+        252 for patch 14."""
+        return _nearest(self.template_size, spec.size_multiple), _nearest(self.search_size, spec.size_multiple)
 
 
-def _nearest(size: float, multiple: int) -> int:
+def _nearest(size: int, multiple: int) -> int:
     return max(1, round(size / multiple)) * multiple
 
 

@@ -92,15 +92,13 @@ class CenterHead(nn.Module):
 
     def __init__(self, width: int, channels: int) -> None:
         super().__init__()
-        self.score = _branch(width, channels, 1)
-        self.offset = _branch(width, channels, 2)
-        self.size = _branch(width, channels, 2)
+        # A cell is seldom the target's, and the target's edge is about a quarter of the region's.
+        self.score = _branch(width, channels, 1, bias=_logit(_RARE))
+        self.offset = _branch(width, channels, 2, bias=0.0)
+        self.size = _branch(width, channels, 2, bias=_logit(_QUARTER))
         for parameter in self.parameters():
             if parameter.ndim > 1:
                 nn.init.xavier_uniform_(parameter)
-        # A cell is seldom the target's, and the target's edge is about a quarter of the region's.
-        nn.init.constant_(self.score[-1].bias, _logit(_RARE))
-        nn.init.constant_(self.size[-1].bias, _logit(_QUARTER))
 
     def forward(self, x_BDhw: Tensor) -> Maps:
         """Search features (B, D, h, w) -> maps of the same grid, fp32."""
@@ -191,12 +189,14 @@ def _heads(width: int, head_dim: int) -> int:
     return heads
 
 
-def _branch(width: int, channels: int, outputs: int) -> nn.Sequential:
+def _branch(width: int, channels: int, outputs: int, bias: float) -> nn.Sequential:
     widths = [width, channels, channels // 2, channels // 4, channels // 8]
     layers: list[nn.Module] = []
     for before, after in itertools.pairwise(widths):
         layers += [nn.Conv2d(before, after, 3, padding=1), nn.BatchNorm2d(after), nn.ReLU(inplace=True)]
-    return nn.Sequential(*layers, nn.Conv2d(widths[-1], outputs, 1))
+    last = nn.Conv2d(widths[-1], outputs, 1)
+    nn.init.constant_(last.bias, bias)  # type: ignore[arg-type]
+    return nn.Sequential(*layers, last)
 
 
 def _logit(share: float) -> float:

@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from probes.protocol import NotThisLayoutError
 from rice.data.coco import CocoSplit
 from rice.data.video import Image_HW3
 from rice.errors import RiceError
@@ -44,7 +45,10 @@ class Shown(NamedTuple):
 class Source(Protocol):
     """A training set: clips, or still pictures."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """Of the benchmark."""
+        ...
 
     def __len__(self) -> int: ...
 
@@ -64,11 +68,11 @@ class Clips:
 
     @classmethod
     def of(cls, name: str, clips: Sequence[Clip], config: TrackingConfig) -> "Clips":
-        """Leaves out what is too short, or hardly ever shows its target. Errors: RiceError where nothing is left."""
+        """Leaves out what is short, or hardly ever shows its target. Errors: NotThisLayoutError for nothing left."""
         long = [c for c in clips if len(c) >= config.least_frames and not c.withheld and _enough(c)]
         kept = [(clip, clip.frames) for clip in long if isinstance(clip.frames, PictureFiles)]
         if not kept:
-            raise RiceError(
+            raise NotThisLayoutError(
                 f"{name}: expected clips of at least {config.least_frames} frames that show their target in "
                 f"{_LEAST_VISIBLE}, found none in {len(clips)}; see --least-frames"
             )
@@ -95,16 +99,16 @@ class Stills:
     """(image, annotation) by their places in the split."""
 
     @classmethod
-    def of(cls, name: str, split: CocoSplit, config: TrackingConfig) -> "Stills":
-        """Single objects with both sides longer than `least_still`. Errors: RiceError where there are none."""
+    def of(cls, name: str, split: CocoSplit, config: TrackingConfig, images: Sequence[int]) -> "Stills":
+        """Single objects with both sides longer than `least_still` in `images`. Errors: NotThisLayoutError for none."""
         objects = [
             (i, k)
-            for i, image in enumerate(split.images)
-            for k, a in enumerate(image.annotations)
+            for i in images
+            for k, a in enumerate(split.images[i].annotations)
             if not a.iscrowd and min(a.box[2] - a.box[0], a.box[3] - a.box[1]) > config.least_still
         ]
         if not objects:
-            raise RiceError(
+            raise NotThisLayoutError(
                 f"{name}: expected objects of more than {config.least_still:g} pixels on both sides, found none in "
                 f"{split.files.annotations}; see --least-still"
             )

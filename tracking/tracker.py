@@ -24,10 +24,10 @@ Box = tuple[float, float, float, float]
 
 
 class Found(NamedTuple):
-    """Where the target is, and the height of the response there, 0 to 1."""
+    """Where the target is, and the height of the response there, 0 to 1; None where it is not known."""
 
     box: Box
-    score: float
+    score: float | None
 
 
 @dataclass(frozen=True)

@@ -166,8 +166,9 @@ class _Job:
 
     def run(self, dataset: "DetectionProbe", out: Path) -> dict[str, float]:
         """Train and judge on one dataset. Returns the scores of boxes."""
-        from probes.detection.run import Training, same_run
+        from probes.detection.run import Training
         from probes.protocol import identity
+        from probes.provenance import same_run
 
         train, test = dataset.splits
         encoder = self.tower
@@ -288,7 +289,8 @@ def _load(model: Path, device: Any) -> "tuple[Facts, Detector, Encoder]":
 
 def _report(out: Path, scores: dict[IouType, Scores], test: "CocoSplit", results: Sequence[dict[str, Any]]) -> None:
     """scores.json, preview.png, and two lines on the screen."""
-    from probes.detection.draw import draw_results, sheet
+    from probes.detection.draw import draw_results
+    from probes.images import sheet
     from rice.files import atomic_write, write_json
 
     write_json(out / "scores.json", {kind: part.as_json() for kind, part in scores.items()})

@@ -13,7 +13,6 @@ from PIL import Image, ImageDraw, ImageFont
 Colour = tuple[int, int, int]
 
 _TINT = 0.45
-_TILE = 384
 
 
 def draw_results(
@@ -44,16 +43,6 @@ def decode(segmentation: Any, height: int, width: int) -> Any:
     from rice.data.segmentation import decode_segmentation
 
     return decode_segmentation(segmentation, height, width)
-
-
-def sheet(pictures: Sequence[Image.Image], columns: int = 4) -> Image.Image:
-    """Pictures in rows, each fitted into a tile of 384 pixels."""
-    whole = Image.new("RGB", (min(columns, len(pictures)) * _TILE, -(-len(pictures) // columns) * _TILE), (24, 24, 24))
-    for index, picture in enumerate(pictures):
-        ratio = _TILE / max(picture.size)
-        tile = picture.resize((max(1, round(picture.width * ratio)), max(1, round(picture.height * ratio))))
-        whole.paste(tile, (index % columns * _TILE, index // columns * _TILE))
-    return whole
 
 
 def category_colour(index: int) -> Colour:

@@ -21,7 +21,6 @@ from probes.protocol import identity
 from probes.provenance import versions
 from rice.data.coco import CocoSplit
 from rice.encoders.base import Encoder
-from rice.errors import RiceError
 from rice.files import read_json, write_json
 from rice.progress import Progress
 from rice.train.world import World
@@ -174,15 +173,3 @@ class Training:
             scores=scores,
             versions=versions(),
         )
-
-
-def same_run(folder: Path, facts: dict[str, object]) -> None:
-    """Write `facts` as the folder's run.json. Errors: RiceError where another run is there."""
-    path = folder / "run.json"
-    if path.exists():
-        found = read_json(path)
-        wrong = [name for name in facts if found.get(name) != facts[name]]
-        if wrong:
-            was, now = found.get(wrong[0]), facts[wrong[0]]
-            raise RiceError(f"{folder} holds another run: its {wrong[0]} is {was!r}, not {now!r}; name another --out")
-    write_json(path, facts)

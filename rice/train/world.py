@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -33,6 +33,12 @@ class World:
         yield
         if self.leads and self.size > 1:
             dist.barrier()
+
+    def spread(self, tensors: Iterable[Tensor]) -> None:
+        """Give every rank the leader's values, in place."""
+        for tensor in tensors:
+            if self.size > 1:
+                dist.broadcast(tensor, src=0)
 
     def total(self, *values: float) -> list[float]:
         """Each value summed over all ranks; every rank gets the sums. Waits for the device, so on the CPU's group."""

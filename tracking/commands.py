@@ -1,0 +1,283 @@
+"""The verbs `rice track train`, `rice track eval` and `rice track run`."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+
+from rice.encoders.spec import EncoderReference
+from rice.errors import RiceError
+from rice.progress import BarProgress, Progress, SilentProgress
+from tracking.config import TrackingConfig
+from tracking.protocols import Protocol
+from tracking.recipe import recipes
+
+if TYPE_CHECKING:
+    import torch
+
+    from rice.encoders.base import Encoder
+    from rice.train.world import World
+    from tracking.checkpoint import Facts
+    from tracking.material import HeldOut
+    from tracking.probe import TrackingProbe
+    from tracking.score import Scores
+    from tracking.tracker import Tracker
+
+    Recipe = TrackingConfig
+else:  # one subcommand a recipe, whose flags are the fields of its configuration
+    _recipes = recipes()
+    Recipe = Annotated[
+        tyro.extras.subcommand_type_from_defaults(
+            {name: config for name, (config, _) in _recipes.items()},
+            {name: summary for name, (_, summary) in _recipes.items()},
+            prefix_names=False,
+        ),
+        tyro.conf.arg(name=""),
+    ]
+
+
+def train(
+    recipe: Recipe,
+    *,
+    encoder: str,
+    data: Path,
+    out: Path,
+    weights: str = "default",
+    seed: int = 0,
+    device: str = "auto",
+    dry_run: bool = False,
+) -> None:
+    """Train OSTrack's head on a frozen encoder and judge it, by a recipe whose every field is a flag.
+
+    rice track train RECIPE --help lists the flags. The encoder stays as it is; two ViT blocks and the CENTER head
+    learn. Killed at any instant, the same command goes on. Several GPUs: torchrun --nproc-per-node 8 -m rice.cli
+    track train RECIPE ...
+
+    OUT/last.safetensors, OUT/best.safetensors: the head, for rice track eval and run; OUT/scores.json; OUT/tracks:
+    a file of boxes for each clip, for rice track score; OUT/metrics.jsonl, OUT/course.png: losses; OUT/preview.png:
+    frames of some test clips; OUT/submission-*.zip where a server has the truth.
+
+    DATA is one benchmark in its own layout (GOT-10k, LaSOT, TrackingNet, TNL2K), or a folder of several by the names
+    got10k, lasot, trackingnet, tnl2k and coco, of which --train and --test name those that are used.
+
+    Examples:
+    rice track train got10k --encoder rice-b16-512 --data GOT10K --out out/rice
+    rice track train mini --encoder mini-s8-128 --data CLIPS --out out/mini
+
+    Args:
+        encoder: as in rice encoders. Its input size is --search-size.
+        data: folder of the benchmark, or of several.
+        out: folder to write; the same one resumes.
+        weights: default (the published ones), none (random), or a path.
+        seed: initialisation, pairs, and how they are cut and varied.
+        device: auto, cpu or cuda.
+        dry_run: say what would run and what it would take, and write nothing.
+    """
+    from rice.encoders.weights import plain
+    from rice.train.world import join
+    from tracking.probe import TrackingProbe
+
+    with join(device) as world:
+        job = _Job(recipe, encoder, plain(weights), seed, world)
+        probe = TrackingProbe(recipe, data)
+        if dry_run:
+            print(job.plan(probe))  # noqa: T201
+        else:
+            job.run(probe, out)
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One `rice track train`."""
+
+    config: TrackingConfig
+    encoder: str
+    weights: str | None
+    seed: int
+    world: "World"
+
+    @cached_property
+    def reference(self) -> EncoderReference:
+        """The encoder's name, parsed."""
+        return EncoderReference.parse(self.encoder)
+
+    def plan(self, probe: "TrackingProbe") -> str:
+        """What a training would do and take, as text."""
+        from rice.encoders.cost import cost
+        from rice.encoders.load import describe
+
+        config, found = self.config, probe.inspect()
+        spec = describe(self.reference, self.weights)
+        probe.input_size(spec, self.reference.size)
+        template, search = config.sizes(spec)
+        price = [cost(spec, edge) for edge in (template, search)]
+        gflops = "unknown" if None in (p.gflops for p in price) else f"{sum(p.gflops or 0 for p in price):,.1f} GFLOPs"
+        return "\n".join(
+            [
+                f"encoder   {self.encoder}: template {template} px, search {search} px, "
+                f"{price[0].tokens:,} + {price[1].tokens:,} tokens, {gflops} a pair",
+                f"data      {found}",
+                f"steps     {config.updates:,} of {config.batch}: {config.epochs} x {config.epoch_pairs:,} pairs",
+                f"judges    {sum(map(len, probe.material.clips)):,} frames, {config.at_once} clips at once",
+            ]
+        )
+
+    def run(self, probe: "TrackingProbe", out: Path) -> None:
+        """Train and judge."""
+        from probes.protocol import identity
+        from probes.provenance import same_run
+        from rice.encoders.identity import fingerprint
+        from rice.encoders.load import load_encoder
+        from tracking.run import Training
+
+        encoder = load_encoder(self.reference, weights=self.weights, device=self.world.device).requires_grad_(False)
+        probe.input_size(encoder.spec, self.reference.size)
+        mark = fingerprint(self.reference, self.weights)
+        material = probe.material
+        if self.world.leads:
+            facts = {"encoder": mark, "config": identity(self.config), "seed": self.seed, "data": probe.fingerprint()}
+            same_run(out, facts)
+        training = Training(
+            encoder=encoder,
+            reference=self.encoder,
+            weights=self.weights,
+            fingerprint=mark,
+            material=material,
+            config=self.config,
+            seed=self.seed,
+            folder=out,
+        )
+        outcome = training.run(BarProgress() if self.world.leads else SilentProgress(), self.world)
+        if self.world.leads:
+            _report(out, material.tests, dict(outcome.scores))
+            _draw_course(out)
+
+
+def evaluate(
+    model: Annotated[Path, tyro.conf.Positional],
+    *,
+    data: Path,
+    out: Path,
+    benchmark: str | None = None,
+    split: str | None = None,
+    protocol: Protocol | None = None,
+    at_once: int = 16,
+    device: str = "auto",
+) -> None:
+    """Judge a trained tracker on a benchmark: OUT/tracks, OUT/scores.json, plots, OUT/preview.png.
+
+    Killed at any instant, the same command goes on with the clips that are not done. Where a server has the truth
+    (GOT-10k's test, TrackingNet's TEST), OUT/submission-BENCHMARK.zip is what it takes, checked to be complete.
+    Several GPUs: torchrun --nproc-per-node 8 -m rice.cli track eval ...
+
+    Example: rice track eval out/mini/last.safetensors --data LASOT --out out/lasot
+
+    Args:
+        model: last.safetensors or best.safetensors of rice track train.
+        data: folder of a benchmark in its own layout, or of clips with a groundtruth.txt each (boxes or polygons).
+        out: folder to write.
+        benchmark: got10k, lasot, trackingnet, tnl2k or folder, where the layout does not tell.
+        split: name of the split; the one that is judged on by custom (GOT-10k: val), where it is not named.
+        protocol: whose definition of the scores; the benchmark's official one, where it is not named.
+        at_once: clips that are followed together.
+        device: auto, cpu or cuda.
+    """
+    from rice.train.world import join
+    from tracking.curves import write_curves
+    from tracking.evaluate import Store, follow_all
+    from tracking.material import open_tests, place_to_judge
+    from tracking.run import judge_tracks, write_submission
+
+    with join(device) as world:
+        progress: Progress = BarProgress() if world.leads else SilentProgress()
+        _, tracker = _load(model, world.device)
+        (test,) = open_tests([place_to_judge(data, benchmark=benchmark, split=split)], None, progress)
+        store = Store(out)
+        follow_all(tracker, test.clips, store, at_once=at_once, progress=progress, world=world)
+        if not world.leads:
+            return
+        scores = judge_tracks(test, store, protocol)
+        if scores is not None:
+            write_curves(out, scores)
+        write_submission(test, store, out)
+        _report(out, [test], {} if scores is None else {test.benchmark: scores})
+
+
+def run(
+    video: Annotated[Path, tyro.conf.Positional],
+    *,
+    model: Path,
+    out: Path,
+    box: tuple[float, float, float, float] | None = None,
+    device: str = "auto",
+) -> None:
+    """Follow one target through a video: OUT/NAME.mp4 with its box and score, OUT/NAME.txt with a box a frame.
+
+    Example: rice track run clip.mp4 --box 120 80 60 40 --model out/mini/last.safetensors --out out/clip
+
+    Args:
+        video: any video file, or a folder of frames. A groundtruth.txt in the folder (boxes or polygons) is drawn in
+            green, and its first line is the first box where --box is not given.
+        model: last.safetensors or best.safetensors of rice track train.
+        out: folder to write.
+        box: the target in the first frame: left, top, width, height in pixels.
+        device: auto, cpu or cuda.
+    """
+    from rice.data.video import open_footage
+    from rice.train.world import join
+    from tracking.video import check_start, known_truth, run_video
+
+    footage, truth = open_footage(video), known_truth(video)
+    if box is None and truth is None:
+        raise RiceError(f"say where the target is in the first frame of {video}: --box X Y W H")
+    first = box if box is not None or truth is None else tuple(truth[0].tolist())
+    assert first is not None
+    check_start(first, footage.height, footage.width)
+    with join(device) as world:
+        _, tracker = _load(model, world.device)
+        film, result, fps = run_video(footage, first, tracker, out, BarProgress(), truth)
+    print(f"{fps:.1f} frames/s followed; look at {film}; boxes in {result}")  # noqa: T201
+
+
+def _load(model: Path, device: "torch.device") -> "tuple[Facts, Tracker]":
+    """A tracker with the encoder that it was trained on. Errors: RiceError where that one changed."""
+    from rice.encoders.identity import fingerprint
+    from rice.encoders.load import load_encoder
+    from tracking.checkpoint import load_tracker, read_facts
+
+    facts = read_facts(model)
+    reference = EncoderReference.parse(facts.encoder)
+    if fingerprint(reference, facts.weights) != facts.fingerprint:
+        raise RiceError(f"{model} was trained on other weights of {facts.encoder} than are there now; train it anew")
+    encoder: Encoder = load_encoder(reference, weights=facts.weights, device=device)
+    return facts, load_tracker(model, encoder)
+
+
+def _report(out: Path, tests: "list[HeldOut] | tuple[HeldOut, ...]", scores: "dict[str, Scores]") -> None:
+    """scores.json, preview.png, and a line a benchmark on the screen."""
+    from rice.files import write_json
+    from tracking.evaluate import Store
+    from tracking.preview import write_preview
+
+    write_json(out / "scores.json", {name: part.as_json() for name, part in scores.items()})
+    write_preview(out / "preview.png", [clip for test in tests for clip in test.clips], Store(out))
+    for test in tests:
+        if test.benchmark not in scores:
+            zips = f"see {out / f'submission-{test.benchmark}.zip'}" if test.withheld else "nothing to judge"
+            print(f"{test.title} {test.split}: the truth is on a server; {zips}")  # noqa: T201
+            continue
+        part = scores[test.benchmark]
+        values = "  ".join(f"{name} {value:.2f}" for name, value in part.values.items())
+        print(f"{test.title} {test.split}  {values}  ({len(part.frames)} clips, protocol {part.protocol})")  # noqa: T201
+    print(f"written to {out}; look at {out / 'preview.png'}")  # noqa: T201
+
+
+def _draw_course(out: Path) -> None:
+    from rice.train.metrics import read_lines
+    from rice.train.picture import draw_course
+    from tracking.run import HEADLINES
+
+    names = {n for line in read_lines(out / "metrics.jsonl") for n in line if n.rpartition(" ")[2] in HEADLINES}
+    draw_course(out / "metrics.jsonl", out / "course.png", {name: name for name in sorted(names)}, "score, %")

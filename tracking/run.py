@@ -1,0 +1,197 @@
+"""One training on one data root, judged: what the probe and the command both do."""
+
+import dataclasses
+import math
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from probes.provenance import versions
+from rice.encoders.base import Encoder
+from rice.files import read_json, write_json
+from rice.progress import Progress
+from rice.train.world import World
+from tracking.checkpoint import Facts, save_tracker
+from tracking.config import TrackingConfig
+from tracking.evaluate import TRACKS, Store, follow_all
+from tracking.material import HeldOut, Material
+from tracking.metrics import Truth
+from tracking.model import build_head, grids
+from tracking.pairs import Sampler
+from tracking.protocols import Protocol
+from tracking.score import Scores, judge
+from tracking.sequence import Sequence as Clip
+from tracking.submit import got10k_zip, trackingnet_zip
+from tracking.tracker import Tracker
+from tracking.train import train_head
+
+BEST, LAST, EVALUATIONS = "best.safetensors", "last.safetensors", "evaluations.json"
+
+HEADLINES = ("success", "ao")
+"""The first score of a benchmark, by which trackers are compared."""
+
+
+def judge_tracks(test: HeldOut, store: Store, protocol: Protocol | None = None) -> Scores | None:
+    """Scores of the tracks that are stored; None where a server has the truth.
+
+    The boxes are read back as they were written, so that `rice track score` of the files says the same.
+    """
+    if test.withheld:
+        return None
+    truths = {clip.name: truth_of(clip) for clip in test.clips}
+    return judge(protocol or test.protocol, truths, {clip.name: store.boxes(clip) for clip in test.clips})
+
+
+def truth_of(clip: Clip) -> Truth:
+    """In the benchmark's own coordinates."""
+    boxes = clip.boxes.copy()
+    boxes[:, :2] += clip.origin
+    return Truth(boxes=boxes, absent=clip.absent, cover=clip.cover, size=clip.size)
+
+
+def write_submission(test: HeldOut, store: Store, folder: Path) -> Path | None:
+    """The zip that the benchmark's server takes, where it has the truth. Errors: RiceError for an incomplete one."""
+    expected = {clip.name: len(clip) for clip in test.clips}
+    path = folder / f"submission-{test.benchmark}.zip"
+    if not test.withheld:
+        return None
+    if test.benchmark == "got10k":
+        got10k_zip(path, {clip.name: (store.boxes(clip), store.seconds(clip)) for clip in test.clips}, expected)
+    elif test.benchmark == "trackingnet":
+        trackingnet_zip(path, {clip.name: store.boxes(clip) for clip in test.clips}, expected)
+    else:
+        return None
+    return path
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """The last step's tracker on the test sets; scores by benchmark, where they are judged here."""
+
+    tracker: Tracker
+    scores: Mapping[str, Scores]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """A training on `encoder` (named `reference`, with `weights` of `fingerprint`) that writes under `folder`."""
+
+    encoder: Encoder
+    reference: str
+    weights: str | None
+    fingerprint: str
+    material: Material
+    config: TrackingConfig
+    seed: int
+    folder: Path
+
+    def run(self, progress: Progress, world: World) -> Outcome:
+        """Train, judge, and leave the last and the best tracker. Killed, it goes on from its checkpoint.
+
+        Errors: RiceError for data that cannot train, or a checkpoint of another configuration.
+        """
+        tracker, config = self._fresh(), self.config
+        last: Outcome | None = None
+
+        def evaluate(done: int) -> dict[str, float]:
+            nonlocal last
+            world.spread(tracker.head.buffers())  # the leader's running statistics, which are also the stored ones
+            self._follow(tracker, progress, world)
+            with world.leader_first():
+                if not world.leads:
+                    return {}
+                last = self._judge(tracker)
+                return self._keep(last, done)
+
+        every = max(1, round(config.updates * config.evaluate_every / config.epochs))
+        sampler = Sampler(sources=self.material.sources, sizes=tracker.sizes, config=config, seed=self.seed)
+        train_head(
+            self.encoder,
+            tracker.head,
+            sampler,
+            folder=self.folder,
+            progress=progress,
+            world=world,
+            evaluate=evaluate,
+            every=every if config.evaluate_every else 0,
+        )
+        if last is None:  # resumed after the last step, or not the leader
+            self._follow(tracker, progress, world)
+            last = self._judge(tracker)
+        return last
+
+    @property
+    def store(self) -> Store:
+        """Where the tracks of the latest evaluation are."""
+        return Store(self.folder)
+
+    def _fresh(self) -> Tracker:
+        spec = self.encoder.spec
+        sizes = self.config.sizes(spec)
+        template, search = grids(sizes, spec.patch)
+        head = build_head(self.config.heads, width=spec.width, template=template, search=search, seed=self.seed)
+        return Tracker(self.encoder, head.to(self.encoder.device), sizes, self.config)
+
+    def _follow(self, tracker: Tracker, progress: Progress, world: World) -> None:
+        follow_all(
+            tracker, self.material.clips, self.store, at_once=self.config.at_once, progress=progress, world=world
+        )
+
+    def _judge(self, tracker: Tracker) -> Outcome:
+        judged = {test.benchmark: judge_tracks(test, self.store) for test in self.material.tests}
+        return Outcome(tracker=tracker, scores={name: scores for name, scores in judged.items() if scores is not None})
+
+    def _keep(self, outcome: Outcome, done: int) -> dict[str, float]:
+        """Write the tracker as it is, and keep it where it is the best so far. Its scores by benchmark and name."""
+        scores = flat(outcome.scores)
+        facts = self._facts(outcome.tracker, done, scores)
+        save_tracker(self.folder / LAST, outcome.tracker, facts)
+        earlier = [entry for entry in self.evaluations() if entry["done"] < done]
+        if headline(scores) >= max((headline(entry) for entry in earlier), default=-math.inf):
+            save_tracker(self.folder / BEST, outcome.tracker, facts)
+        for test in self.material.tests:
+            write_submission(test, self.store, self.folder)
+        write_json(self.folder / EVALUATIONS, [*earlier, {"done": done, **scores}])
+        return scores
+
+    def keep(self, folder: Path) -> None:
+        """Copy what is worth keeping: the last tracker, its tracks, and zips for servers."""
+        folder.mkdir(parents=True, exist_ok=True)
+        for path in (self.folder / LAST, *self.folder.glob("submission-*.zip")):
+            shutil.copy2(path, folder)
+        shutil.copytree(self.folder / TRACKS, folder / TRACKS)
+
+    def evaluations(self) -> list[dict[str, float]]:
+        """Scores of the test sets after so many updates, in order."""
+        path = self.folder / EVALUATIONS
+        found: list[dict[str, float]] = read_json(path) if path.exists() else []
+        return found
+
+    def _facts(self, tracker: Tracker, done: int, scores: dict[str, float]) -> Facts:
+        spec = self.encoder.spec
+        return Facts(
+            encoder=self.reference,
+            weights=self.weights,
+            fingerprint=self.fingerprint,
+            patch=spec.patch,
+            width=spec.width,
+            sizes=tracker.sizes,
+            config=dataclasses.asdict(self.config),
+            seed=self.seed,
+            done=done,
+            updates=self.config.updates,
+            scores=scores,
+            versions=versions(),
+        )
+
+
+def flat(scores: Mapping[str, Scores]) -> dict[str, float]:
+    """{'lasot success': 64.1, ...}, percent."""
+    return {f"{benchmark} {name}": v for benchmark, one in scores.items() for name, v in one.values.items()}
+
+
+def headline(scores: Mapping[str, float]) -> float:
+    """The mean over benchmarks of their first score, percent; 0 where a server has all truth."""
+    found = [value for name, value in scores.items() if name.rpartition(" ")[2] in HEADLINES]
+    return sum(found) / len(found) if found else 0.0
