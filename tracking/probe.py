@@ -131,11 +131,11 @@ class TrackingProbe:
         sources = " + ".join(source.name for source in self.material.sources)
         excluded = f", without {self.material.excluded} clips of the test" if self.material.excluded else ""
         return (
-            f"frozen tokens without the class token, LayerNorm, {heads.blocks} ViT blocks with learned segments"
+            f"frozen tokens without the class token, LayerNorm, {_count(heads.blocks, 'ViT block')} with learned segments"
             f"{' and fixed positions' if heads.positions else ''}, CENTER head of {heads.channels} channels; template "
             f"{c.template_size} px at factor {c.template_factor:g}, search {c.search_size} px at {c.search_factor:g}, "
-            f"rounded to what the encoder takes, its own mean and std; {sources}{limit}{excluded}, {c.epochs} epochs "
-            f"of {c.epoch_pairs} pairs in batches of {c.batch}, AdamW {c.learning_rate:g}, {drop}; Hann window, no "
+            f"rounded to what the encoder takes, its own mean and std; {sources}{limit}{excluded}, "
+            f"{_count(c.epochs, 'epoch')} of {c.epoch_pairs} pairs in batches of {c.batch}, AdamW {c.learning_rate:g}, {drop}; Hann window, no "
             "template update; the last step is judged"
         )
 
@@ -152,6 +152,10 @@ class TrackingProbe:
         from tracking.material import open_material
 
         return open_material(self.places, self.config, SilentProgress())
+
+
+def _count(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def _write_items(path: Path, material: "Material", outcome: "Outcome") -> None:
