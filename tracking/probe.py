@@ -130,13 +130,14 @@ class TrackingProbe:
         limit = "" if c.train_sequences is None else f" of at most {c.train_sequences} clips"
         sources = " + ".join(source.name for source in self.material.sources)
         excluded = f", without {self.material.excluded} clips of the test" if self.material.excluded else ""
+        blocks = f"{_count(heads.blocks, 'ViT block')} with learned segments"
+        positions = " and fixed positions" if heads.positions else ""
+        learnt = f"{sources}{limit}{excluded}, {_count(c.epochs, 'epoch')} of {c.epoch_pairs} pairs"
         return (
-            f"frozen tokens without the class token, LayerNorm, {_count(heads.blocks, 'ViT block')} with learned segments"
-            f"{' and fixed positions' if heads.positions else ''}, CENTER head of {heads.channels} channels; template "
-            f"{c.template_size} px at factor {c.template_factor:g}, search {c.search_size} px at {c.search_factor:g}, "
-            f"rounded to what the encoder takes, its own mean and std; {sources}{limit}{excluded}, "
-            f"{_count(c.epochs, 'epoch')} of {c.epoch_pairs} pairs in batches of {c.batch}, AdamW {c.learning_rate:g}, {drop}; Hann window, no "
-            "template update; the last step is judged"
+            f"frozen tokens without the class token, LayerNorm, {blocks}{positions}, CENTER head of {heads.channels} "
+            f"channels; template {c.template_size} px at factor {c.template_factor:g}, search {c.search_size} px at "
+            f"{c.search_factor:g}, rounded to what the encoder takes, its own mean and std; {learnt} in batches of "
+            f"{c.batch}, AdamW {c.learning_rate:g}, {drop}; Hann window, no template update; the last step is judged"
         )
 
     @cached_property
