@@ -265,8 +265,9 @@ def _report(out: Path, tests: "list[HeldOut] | tuple[HeldOut, ...]", scores: "di
     write_preview(out / "preview.png", [clip for test in tests for clip in test.clips], Store(out))
     for test in tests:
         if test.benchmark not in scores:
-            zips = f"see {out / f'submission-{test.benchmark}.zip'}" if test.withheld else "nothing to judge"
-            print(f"{test.title} {test.split}: the truth is on a server; {zips}")  # noqa: T201
+            zips = out / f"submission-{test.benchmark}.zip"
+            why = f"the truth is on a server; see {zips}" if zips.exists() else "only first boxes are known, no score"
+            print(f"{test.title} {test.split}: {why}")  # noqa: T201
             continue
         part = scores[test.benchmark]
         values = "  ".join(f"{name} {value:.2f}" for name, value in part.values.items())

@@ -33,14 +33,16 @@ HEADLINES = ("success", "ao")
 
 
 def judge_tracks(test: HeldOut, store: Store, protocol: Protocol | None = None) -> Scores | None:
-    """Scores of the tracks that are stored; None where a server has the truth.
+    """Scores of the tracks that are stored; None where only first boxes are known, as those of a server's benchmark.
 
-    The boxes are read back as they were written, so that `rice track score` of the files says the same.
+    Clips of one's own of which only the first box is known are followed, not judged. The boxes are read back as they
+    were written, so that `rice track score` of the files says the same.
     """
-    if test.withheld:
+    judged = [clip for clip in test.clips if not clip.withheld]
+    if not judged:
         return None
-    truths = {clip.name: truth_of(clip) for clip in test.clips}
-    return judge(protocol or test.protocol, truths, {clip.name: store.boxes(clip) for clip in test.clips})
+    truths = {clip.name: truth_of(clip) for clip in judged}
+    return judge(protocol or test.protocol, truths, {clip.name: store.boxes(clip) for clip in judged})
 
 
 def truth_of(clip: Clip) -> Truth:
@@ -99,10 +101,8 @@ class Training:
             world.spread(tracker.head.buffers())  # the leader's running statistics, which are also the stored ones
             self._follow(tracker, progress, world)
             with world.leader_first():
-                if not world.leads:
-                    return {}
                 last = self._judge(tracker)
-                return self._keep(last, done)
+                return self._keep(last, done) if world.leads else {}
 
         every = max(1, round(config.updates * config.evaluate_every / config.epochs))
         sampler = Sampler(sources=self.material.sources, sizes=tracker.sizes, config=config, seed=self.seed)
@@ -116,7 +116,7 @@ class Training:
             evaluate=evaluate,
             every=every if config.evaluate_every else 0,
         )
-        if last is None:  # resumed after the last step, or not the leader
+        if last is None:  # resumed after the last step
             self._follow(tracker, progress, world)
             last = self._judge(tracker)
         return last

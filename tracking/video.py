@@ -24,9 +24,12 @@ def run_video(
     """Write OUT/NAME.mp4 (H.264) and OUT/NAME.txt (x,y,w,h a frame). Returns both and the frames per second that were
     followed, decoding and drawing not counted. `truth_N4` is drawn, too.
 
-    Errors: RiceError naming a frame that cannot be read, or a first box outside the first frame; nothing is written.
+    Errors: RiceError naming a frame that cannot be read, a first box outside the first frame, or an OUT in which the
+    video and the boxes beside it would be overwritten; nothing is written.
     """
     check_start(box, footage.height, footage.width)
+    if footage.kind == "video" and footage.path.resolve().parent == out.resolve():
+        raise RiceError(f"{footage.path} lies in {out}, where it would be overwritten; name another --out")
     boxes: list[Found] = []
     spent = 0.0
 

@@ -26,7 +26,7 @@ from rice.progress import Progress
 class FakeConfig:
     """`fault` strikes on seeds from `fault_seed` on, for encoders whose name holds `fault_encoder`.
 
-    `needs`: a file that must be in the dataset's folder.
+    `needs`: a file that must be in the dataset's folder. `keeps`: so many seeds, from 0 on, leave something to keep.
     """
 
     fault: str = ""
@@ -36,6 +36,7 @@ class FakeConfig:
     children: bool = run_only(False)
     scale: float = 1.0
     needs: str = run_only("")
+    keeps: int = run_only(0)
 
 
 class FakeProbe:
@@ -73,6 +74,9 @@ class FakeProbe:
         children = [subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])] * self.config.children
         for _ in progress.track(range(5), f"seed {seed}"):
             time.sleep(self.config.seconds / 5)
+        if seed < self.config.keeps:
+            (workdir / "kept/parts").mkdir(parents=True)
+            (workdir / "kept/parts/head.txt").write_text(f"head of seed {seed}, run {len(_starts(workdir))}")
         if seed >= self.config.fault_seed and self.config.fault_encoder in encoder.spec.name:
             yield from _misbehave(self.config.fault)
         (workdir / "items.parquet").write_bytes(f"items of seed {seed}".encode())
@@ -130,6 +134,11 @@ def _lives(process: int) -> bool:
     except (FileNotFoundError, ProcessLookupError):
         return False
     return state not in "ZX"  # dead, not yet reaped
+
+
+def _starts(workdir: Path) -> list[str]:
+    lines = Path(os.environ["FAKE_DIARY"]).read_text().splitlines()
+    return [line for line in lines if line.startswith(f"start {workdir.name} ")]
 
 
 def _write(event: str, workdir: Path, seed: int) -> None:
