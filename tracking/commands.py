@@ -218,18 +218,17 @@ def run(
     Example: rice track run clip.mp4 --box 120 80 60 40 --model out/mini/last.safetensors --out out/clip
 
     Args:
-        video: any video file, or a folder of frames. A groundtruth.txt in the folder (boxes or polygons) is drawn in
-            green, and its first line is the first box where --box is not given.
+        video: any video file, or a folder of frames (or with them in img or imgs). A groundtruth.txt in the folder
+            (boxes or polygons) is drawn in green, and its first line is the first box where --box is not given.
         model: last.safetensors or best.safetensors of rice track train.
         out: folder to write.
         box: the target in the first frame: left, top, width, height in pixels.
         device: auto, cpu or cuda.
     """
-    from rice.data.video import open_footage
     from rice.train.world import join
-    from tracking.video import check_start, known_truth, run_video
+    from tracking.video import check_start, known_truth, open_clip, run_video
 
-    footage, truth = open_footage(video), known_truth(video)
+    footage, truth = open_clip(video), known_truth(video)
     if box is None and truth is None:
         raise RiceError(f"say where the target is in the first frame of {video}: --box X Y W H")
     first = box if box is not None or truth is None else tuple(truth[0].tolist())

@@ -68,8 +68,8 @@ def mini() -> TrackingConfig:
     return replace(
         small(),
         epochs=1,
-        epoch_pairs=1600,
-        batch=16,
+        epoch_pairs=1440,
+        batch=12,
         learning_rate=3e-3,
         warmup=10,
         template_size=40,

@@ -156,8 +156,9 @@ class Training:
         return scores
 
     def keep(self, folder: Path) -> None:
-        """Copy what is worth keeping: the last tracker, its tracks, and zips for servers."""
-        folder.mkdir(parents=True, exist_ok=True)
+        """Make `folder` what is worth keeping: the last tracker, its tracks, and zips for servers."""
+        shutil.rmtree(folder, ignore_errors=True)  # another seed's
+        folder.mkdir(parents=True)
         for path in (self.folder / LAST, *self.folder.glob("submission-*.zip")):
             shutil.copy2(path, folder)
         shutil.copytree(self.folder / TRACKS, folder / TRACKS)

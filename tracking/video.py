@@ -1,11 +1,12 @@
 """One target through one video: an annotated film and a result file."""
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
 
-from rice.data.video import Footage, Image_HW3, write_video
+from rice.data.video import Footage, Image_HW3, open_footage, write_video
 from rice.errors import RiceError
 from rice.files import atomic_write
 from rice.progress import Progress
@@ -16,6 +17,7 @@ from tracking.tracker import Box, Found, Tracker
 
 _FPS = Fraction(25)
 _TRUTH = "groundtruth.txt"
+_FRAMES = ("img", "imgs")
 
 
 def run_video(
@@ -28,6 +30,7 @@ def run_video(
     video and the boxes beside it would be overwritten; nothing is written.
     """
     check_start(box, footage.height, footage.width)
+    name = clip_name(footage.path)
     if footage.kind == "video" and footage.path.resolve().parent == out.resolve():
         raise RiceError(f"{footage.path} lies in {out}, where it would be overwritten; name another --out")
     boxes: list[Found] = []
@@ -36,7 +39,7 @@ def run_video(
     def drawn() -> Iterator[Image_HW3]:
         nonlocal spent
         follow = _timed(tracker, box)
-        frames = progress.track(footage.frames(), f"follow {footage.path.name}", footage.declared)
+        frames = progress.track(footage.frames(), f"follow {name}", footage.declared)
         for index, frame in enumerate(frames):
             found, seconds = follow(frame.image)
             spent += seconds
@@ -46,17 +49,31 @@ def run_video(
             yield draw_found(frame.image, found, f"{index}  {(index + 1) / spent:.1f} fps", shown)
 
     out.mkdir(parents=True, exist_ok=True)
-    film, result = out / f"{footage.path.stem}.mp4", out / f"{footage.path.stem}.txt"
+    film, result = out / f"{name}.mp4", out / f"{name}.txt"
     write_video(film, drawn(), footage.fps or _FPS)
     with atomic_write(result) as file:
         file.writelines(",".join(f"{value:.4f}" for value in found.box) + "\n" for found in boxes)
     return film, result, len(boxes) / spent
 
 
+def open_clip(path: Path) -> Footage:
+    """A video, a folder of frames, or a clip's folder with its frames in `img` or `imgs`. Errors: as `open_footage`."""
+    inside = [path / name for name in _FRAMES if (path / name).is_dir()]
+    return open_footage(inside[0] if len(inside) == 1 else path)
+
+
+def clip_name(path: Path) -> str:
+    """Of a video file, or of the folder that holds a clip."""
+    if not path.is_dir():
+        return path.stem
+    whole = path.resolve()
+    return whole.parent.name if whole.name in _FRAMES else whole.name
+
+
 def check_start(box: Box, height: int, width: int) -> None:
     """Errors: RiceError unless the first box has an area and meets the frame."""
     x, y, box_width, box_height = box
-    if not (box_width > 0 and box_height > 0):
+    if not (math.isfinite(sum(box)) and box_width > 0 and box_height > 0):
         raise RiceError(f"expected --box X Y W H with a width and a height over 0, got {_words(box)}")
     if not (x < width and y < height and x + box_width > 0 and y + box_height > 0):
         raise RiceError(f"the first box {_words(box)} lies outside the first frame of {width} x {height} pixels")

@@ -133,9 +133,9 @@ def polygon(box: Box) -> str:
     return ",".join(f"{value:.2f}" for corner in corners for value in corner)
 
 
-@pytest.mark.parametrize("inside", ["", "img"])
+@pytest.mark.parametrize(("inside", "given"), [("", ""), ("img", "img"), ("imgs", "")])
 def test_a_folders_polygons_give_the_first_box_and_are_drawn(
-    inside: str, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    inside: str, given: str, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root = tmp_path / "clip"
     write_frames(root / inside, frames_of())
@@ -147,13 +147,12 @@ def test_a_folders_polygons_give_the_first_box_and_are_drawn(
         return draw_found(frame, found, text, None if truth is None else tuple(truth))
 
     monkeypatch.setattr("tracking.video.draw_found", watched)
-    main(["track", "run", str(root / inside), "--model", str(model), "--out", str(tmp_path / "out"), "--device=cpu"])
-    name = inside or "clip"
-    assert rows(tmp_path / f"out/{name}.txt")[0] == [20, 12, 12, 10]
+    main(["track", "run", str(root / given), "--model", str(model), "--out", str(tmp_path / "out"), "--device=cpu"])
+    assert rows(tmp_path / "out/clip.txt")[0] == [20, 12, 12, 10]
     assert drawn == [pytest.approx(box) for box in BOXES]
     words = ["--box", "21", "12", "12", "10", "--model", str(model), "--out", str(tmp_path / "other"), "--device=cpu"]
-    main(["track", "run", str(root / inside), *words])
-    assert rows(tmp_path / f"other/{name}.txt")[0] == [21, 12, 12, 10], "a box that is given comes first"
+    main(["track", "run", str(root / given), *words])
+    assert rows(tmp_path / "other/clip.txt")[0] == [21, 12, 12, 10], "a box that is given comes first"
 
 
 def test_truths_that_say_nothing_or_end_early_are_not_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
