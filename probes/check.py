@@ -64,7 +64,8 @@ def check(root: Annotated[Path, tyro.conf.Positional], *, decode: bool = False) 
 
     Args:
         root: folder of a dataset: COCO's or Roboflow's layout (annotations/instances_SPLIT.json with SPLIT/, or
-            SPLIT/_annotations.coco.json), or classified pictures (train/CLASS/* with test/CLASS/*, or CLASS/*).
+            SPLIT/_annotations.coco.json), classified pictures (train/CLASS/* with test/CLASS/*, or CLASS/*), or a
+            tracking benchmark (GOT-10k, LaSOT, TrackingNet, TNL2K).
         decode: also decode every picture and mask (minutes for COCO).
     """
     if not root.is_dir():

@@ -108,7 +108,7 @@ class _Job:
         from rice.encoders.cost import cost
         from rice.encoders.load import describe
 
-        config, found = self.config, probe.inspect()
+        config, found = self.config, probe.describe()
         spec = describe(self.reference, self.weights)
         probe.input_size(spec, self.reference.size)
         template, search = config.sizes(spec)
@@ -188,8 +188,10 @@ def evaluate(
     from tracking.curves import write_curves
     from tracking.evaluate import Store, follow_all
     from tracking.material import open_tests, place_to_judge
-    from tracking.run import judge_tracks, write_submission
+    from tracking.run import EVALUATIONS, judge_tracks, write_submission
 
+    if (out / EVALUATIONS).exists():
+        raise RiceError(f"{out} holds a training, whose tracks would be replaced; name another --out")
     with join(device) as world:
         progress: Progress = BarProgress() if world.leads else SilentProgress()
         _, tracker = _load(model, world.device)

@@ -52,7 +52,7 @@ class TrackingConfig:
         search_factor: edge of the search window, likewise.
         centre_jitter: of the search window in training, in square roots of the target's area.
         scale_jitter: standard deviation of the logarithm of the search window's width and height.
-        max_gap: most frames between template and search.
+        max_gap: the search is fewer frames than this after the template.
         least_frames: shorter training clips are left out.
         least_still: still pictures' boxes of which a side is not longer are left out, in pixels.
         gray: probability that a pair is shown without colour.

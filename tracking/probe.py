@@ -44,7 +44,18 @@ class TrackingProbe:
         self.data = data
 
     def inspect(self) -> str:
-        """One line on what would train and test. Errors: RiceError; its kind tells foreign from broken."""
+        """One line on what would train and test. Errors: RiceError, also where a server has all truth; its kind tells
+        foreign from broken."""
+        tests = self.material.tests
+        if all(test.withheld for test in tests):
+            raise RiceError(
+                f"{', '.join(test.title for test in tests)}: only first boxes are known, so that there is nothing to "
+                "score here; name a test set with its truth, or use rice track train, which writes the server's zip"
+            )
+        return self.describe()
+
+    def describe(self) -> str:
+        """One line on what would train and test. Errors: RiceError where it cannot be read."""
         material = self.material
         trains = ", ".join(f"{len(source):,} of {source.name}" for source in material.sources)
         tests = ", ".join(f"{len(test.clips):,} of {test.title} {test.split}" for test in material.tests)

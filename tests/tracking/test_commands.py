@@ -215,3 +215,13 @@ def test_bad_input_of_a_judgement_is_one_line(
     assert "no split 'val'" in fails(capsys, "eval", model, "--data", root, "--split=val", *to)
     assert "unknown benchmark 'lasto'" in fails(capsys, "eval", model, "--data", root, "--benchmark=lasto", *to)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_trainings_folder_is_not_evaluated_into(
+    trained: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    root, out = trained
+    before = (out / "tracks.json").read_bytes()
+    said = fails(capsys, "eval", out / "last.safetensors", "--data", root, "--out", out, "--device=cpu")
+    assert "holds a training" in said
+    assert (out / "tracks.json").read_bytes() == before

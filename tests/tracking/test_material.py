@@ -11,13 +11,14 @@ import pytest
 from tiny_tracker import config, walk, write_clip
 
 from probes.protocol import NotThisLayoutError
-from rice.data.world import Part, WorldConfig
+from rice.data.world import Part, WorldConfig, materialise
 from rice.data.world.config import tracks
 from rice.errors import RiceError
 from rice.progress import SilentProgress
 from tracking.config import TrackingConfig
 from tracking.material import HeldOut, Material, Places, first_by_hash, open_material, place_to_judge
 from tracking.pairs import Clips, Stills
+from tracking.probe import TrackingProbe
 from tracking.sequence import Sequence as Clip
 
 SETTINGS = config(least_frames=6)
@@ -233,3 +234,12 @@ def test_withheld_is_a_set_of_which_only_first_boxes_are_known(tmp_path: Path) -
     assert not HeldOut("folder", "test", [known]).withheld
     assert not HeldOut("folder", "test", [first, known]).withheld
     assert not HeldOut("folder", "test", [single]).withheld, "all of one frame is known"
+
+
+def test_a_probe_that_could_score_nothing_says_so_before_it_trains(tmp_path: Path) -> None:
+    world = WorldConfig(kind="clips", layout="trackingnet", size=64, train=2, test=1, frames=8)
+    root = materialise(world, tmp_path / "world")
+    probe = TrackingProbe(TrackingConfig(least_frames=8), root)
+    with pytest.raises(RiceError, match="TrackingNet: only first boxes are known"):
+        probe.inspect()
+    assert "1 of TrackingNet" in probe.describe()
