@@ -212,7 +212,7 @@ def run(
     *,
     model: Path,
     out: Path,
-    box: tuple[float, float, float, float] | None = None,
+    box: Annotated[tuple[float, float, float, float] | None, tyro.conf.arg(metavar="X Y W H")] = None,
     device: str = "auto",
 ) -> None:
     """Follow one target through a video: OUT/NAME.mp4 with its box and score, OUT/NAME.txt with a box a frame.
