@@ -153,7 +153,7 @@ def test_a_built_in_sweep_is_named_as_its_file(path: Path, tmp_path: Path) -> No
     open_ = [entry for entry in document["datasets"].values() if "path" in entry]
     labels = [e.get("name", e["encoder"]) for e in document["encoders"] if isinstance(e, dict) and "weights" in e]
     given = [f"{label}={tmp_path}" for label in labels if path.stem.startswith("table")]
-    data = [] if not open_ else [str(tmp_path)] if len(open_) > 1 else [f"coco={tmp_path}"]
+    data = [str(tmp_path)] if open_ else []
     sweep = read_sweep(path.stem, data, given)
     assert sweep.name == path.stem
     assert not sweep.left_out
