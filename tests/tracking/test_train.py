@@ -205,7 +205,7 @@ def test_a_head_learns_to_follow_squares_that_it_has_not_seen(tmp_path: Path) ->
     dice = np.random.default_rng(0)
     settings = config(
         epochs=1,
-        epoch_pairs=1600,
+        epoch_pairs=2400,
         batch=16,
         learning_rate=4e-3,
         warmup=10,
@@ -230,6 +230,5 @@ def test_a_head_learns_to_follow_squares_that_it_has_not_seen(tmp_path: Path) ->
         name: [overlap(tracker, boxes, tmp_path / f"{name}{k}") for k, boxes in enumerate(held_out)]
         for name, tracker in trackers.items()
     }
-    # Rounding differs with the number of threads: 0.40 to 0.55 were seen after training, 0.03 before.
     assert max(scores["before"]) < 0.1, scores
-    assert min(scores["after"]) > 0.3, scores
+    assert min(scores["after"]) > 0.45, scores
