@@ -1,11 +1,19 @@
-"""A training's log: losses by part now and then, and what evaluations on the way say."""
+"""A training that is watched: on all ranks, with a log of losses by part, and evaluations on the way."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
+from probes.fit import Batch, FitConfig, fit
+from rice.errors import RiceError
+from rice.progress import Progress
 from rice.train.metrics import JsonLines, StepRate
+from rice.train.world import World
+
+CHECKPOINT, METRICS = "training.pt", "metrics.jsonl"
 
 _REPORT_EVERY = 20
 
@@ -13,11 +21,64 @@ Evaluate = Callable[[int], Mapping[str, float]]
 """What is called after so many updates; what it returns stands in the log."""
 
 
+def fit_watched(
+    head: nn.Module,
+    batches: Callable[[int], Iterable[Batch]],
+    losses: Callable[[nn.Module, Batch], Mapping[str, Tensor]],
+    config: FitConfig,
+    *,
+    batch: int,
+    seed: int,
+    folder: Path,
+    progress: Progress,
+    world: World,
+    groups: Sequence[dict[str, Any]] | None = None,
+    evaluate: Evaluate | None = None,
+    every: int = 0,
+) -> None:
+    """Train `head` in place by `probes.fit.fit`; on several ranks their gradients are averaged.
+
+    `batch`: items of a step, over all ranks. `losses(head, batch)`: parts by name, whose sum is the loss.
+    `evaluate(done)` is called on every rank every `every` updates (0: only at the end), and at the end; what it returns
+    stands in the log. `folder` holds the checkpoint, which resumes, and a line of losses now and then.
+    Errors: RiceError where the batch does not divide by the ranks; as `fit`.
+    """
+    if batch % world.size:
+        raise RiceError(f"expected a batch that {world.size} ranks can share, got {batch}")
+    module = head
+    if world.size > 1:
+        devices = [world.device] if world.device.type == "cuda" else None
+        module = nn.parallel.DistributedDataParallel(head, device_ids=devices)
+    watch = Watch(folder / METRICS if world.leads else None, evaluate, every or config.updates, batch)
+
+    def loss(module: nn.Module, items: Batch) -> Tensor:
+        parts = losses(module, items)
+        watch.parts = {name: value.detach() for name, value in parts.items()}
+        return torch.stack(list(parts.values())).sum()
+
+    try:
+        fit(
+            module,
+            batches,
+            loss,
+            config,
+            seed=seed,
+            progress=progress,
+            label=f"train, {config.updates} steps of {batch}",
+            groups=groups,
+            checkpoint=folder / CHECKPOINT,
+            watcher=watch,
+            world=world,
+        )
+    finally:
+        watch.close()
+
+
 class Watch:
     """A `probes.fit.Watcher` that writes losses, by part, and calls the evaluation.
 
     `metrics`: the log, None for ranks that write none; `every`: updates between evaluations; `batch`: items of a step.
-    The loss function leaves its detached parts in `parts`.
+    `parts`: of the latest loss, detached.
     """
 
     def __init__(self, metrics: Path | None, evaluate: Evaluate | None, every: int, batch: int) -> None:

@@ -4,26 +4,22 @@ Shapes: B pairs of this rank, Z and X tokens of template and search, D width.
 """
 
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from probes.fit import FitConfig, autocast, fit
+from probes.fit import FitConfig, autocast
 from probes.images import load_ahead
-from probes.watch import Evaluate, Watch
+from probes.watch import Evaluate, fit_watched
 from rice.encoders.base import Encoder
-from rice.errors import RiceError
 from rice.progress import Progress
 from rice.train.world import World
 from tracking.config import TrackingConfig
 from tracking.loss import tracking_loss
 from tracking.model import TrackingHead, tokens
 from tracking.pairs import Sampler, numbers
-
-CHECKPOINT, METRICS = "training.pt", "metrics.jsonl"
 
 
 class Batch(NamedTuple):
@@ -45,35 +41,21 @@ def train_head(
     evaluate: Evaluate | None = None,
     every: int = 0,
 ) -> None:
-    """Train in place. `evaluate(done)` is called on every rank every `every` updates (0: only at the end), and at the
-    end; what it returns stands in the log. `folder` holds the checkpoint, which resumes, and a line of losses now and
-    then.
-
-    Errors: RiceError where the batch does not divide by the ranks, or training diverges.
-    """
+    """Train in place; `folder`, `evaluate`, `every`, errors: see `fit_watched`."""
     config = sampler.config
-    if config.batch % world.size:
-        raise RiceError(f"expected a batch that {world.size} ranks can share, got {config.batch}")
-    module: nn.Module = head
-    if world.size > 1:
-        devices = [world.device] if world.device.type == "cuda" else None
-        module = nn.parallel.DistributedDataParallel(head, device_ids=devices)
-    watch = Watch(folder / METRICS if world.leads else None, evaluate, every or config.updates, config.batch)
-    try:
-        fit(
-            module,
-            lambda start: batches(encoder, sampler, start, world),
-            partial(_loss, watch),
-            fit_config(config),
-            seed=sampler.seed,
-            progress=progress,
-            label=f"train, {config.updates} steps of {config.batch}",
-            checkpoint=folder / CHECKPOINT,
-            watcher=watch,
-            world=world,
-        )
-    finally:
-        watch.close()
+    fit_watched(
+        head,
+        lambda start: batches(encoder, sampler, start, world),
+        _losses,
+        fit_config(config),
+        batch=config.batch,
+        seed=sampler.seed,
+        folder=folder,
+        progress=progress,
+        world=world,
+        evaluate=evaluate,
+        every=every,
+    )
 
 
 def batches(encoder: Encoder, sampler: Sampler, start: int, world: World) -> Iterator[Batch]:
@@ -99,7 +81,5 @@ def fit_config(config: TrackingConfig) -> FitConfig:
     )
 
 
-def _loss(watch: Watch, head: nn.Module, batch: Batch) -> Tensor:
-    losses = tracking_loss(head(batch.template, batch.search), batch.boxes)
-    watch.parts = {name: value.detach() for name, value in losses.items()}
-    return torch.stack(list(losses.values())).sum()
+def _losses(head: nn.Module, batch: Batch) -> dict[str, Tensor]:
+    return tracking_loss(head(batch.template, batch.search), batch.boxes)

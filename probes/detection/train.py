@@ -3,24 +3,19 @@
 Shapes: B images of this rank, D width, h w the grid.
 """
 
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from probes.detection.config import DetectionConfig
 from probes.detection.data import image_counts
 from probes.detection.material import Material
 from probes.detection.model import Detector, Target, build_detector
-from probes.fit import FitConfig, fit
-from probes.watch import Evaluate, Watch
-from rice.errors import RiceError
+from probes.fit import FitConfig
+from probes.watch import Evaluate, fit_watched
 from rice.progress import Progress
 from rice.train.world import World
-
-CHECKPOINT, METRICS = "training.pt", "metrics.jsonl"
 
 _MOST_WARMUP = 0.1
 
@@ -55,36 +50,22 @@ def train_detector(
     evaluate: Evaluate | None = None,
     every: int = 0,
 ) -> None:
-    """Train in place. `evaluate(done)` is called on every rank every `every` updates (0: only at the end), and at the
-    end; what it returns stands in the log. `folder` holds the checkpoint, which resumes, and a line of losses now and
-    then.
-
-    Errors: RiceError where the batch does not divide by the ranks, or training diverges.
-    """
+    """Train in place; `folder`, `evaluate`, `every`, errors: see `fit_watched`."""
     config, updates = material.config, material.train.updates(material.config)
-    if config.batch % world.size:
-        raise RiceError(f"expected a batch that {world.size} ranks can share, got {config.batch}")
-    head: nn.Module = detector
-    if world.size > 1:
-        devices = [world.device] if world.device.type == "cuda" else None
-        head = nn.parallel.DistributedDataParallel(detector, device_ids=devices)
-    watch = Watch(folder / METRICS if world.leads else None, evaluate, every or updates, config.batch)
-    try:
-        fit(
-            head,
-            lambda start: material.batches(seed, start, world.rank, world.size),
-            partial(_loss, watch),
-            fit_config(config, updates),
-            seed=seed,
-            progress=progress,
-            label=f"train, {updates} steps of {config.batch}",
-            groups=groups(detector, config),
-            checkpoint=folder / CHECKPOINT,
-            watcher=watch,
-            world=world,
-        )
-    finally:
-        watch.close()
+    fit_watched(
+        detector,
+        lambda start: material.batches(seed, start, world.rank, world.size),
+        _losses,
+        fit_config(config, updates),
+        batch=config.batch,
+        seed=seed,
+        folder=folder,
+        progress=progress,
+        world=world,
+        groups=groups(detector, config),
+        evaluate=evaluate,
+        every=every,
+    )
 
 
 def fit_config(config: DetectionConfig, updates: int) -> FitConfig:
@@ -111,9 +92,8 @@ def groups(detector: nn.Module, config: DetectionConfig) -> list[dict[str, Any]]
     ]
 
 
-def _loss(watch: Watch, head: nn.Module, batch: Batch) -> Tensor:
+def _losses(head: nn.Module, batch: Batch) -> dict[str, Tensor]:
     tokens_BDhw, targets = batch
     device = next(head.parameters()).device
-    losses = head(tokens_BDhw.to(device), [target.to(device) for target in targets])
-    watch.parts = {name: value.detach() for name, value in losses.items()}
-    return torch.stack(list(losses.values())).sum()
+    losses: dict[str, Tensor] = head(tokens_BDhw.to(device), [target.to(device) for target in targets])
+    return losses

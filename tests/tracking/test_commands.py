@@ -82,7 +82,7 @@ def test_a_finished_training_is_not_trained_again(
 ) -> None:
     root, out = trained
     shutil.copytree(out, tmp_path / "out")
-    monkeypatch.setattr(train_module, "_loss", lambda *_: pytest.fail("it is trained again"))
+    monkeypatch.setattr(train_module, "_losses", lambda *_: pytest.fail("it is trained again"))
     train(root, tmp_path / "out", evaluate_every=1)
     assert scores_of(tmp_path / "out") == scores_of(out)
     assert tracks_of(tmp_path / "out") == tracks_of(out)

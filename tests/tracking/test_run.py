@@ -56,7 +56,7 @@ def test_the_best_tracker_is_of_the_highest_headline_and_the_last_of_the_last_st
 
 
 KILLS: dict[str, tuple[Any, str, int]] = {
-    "in training": (train_module, "_loss", 4),
+    "in training": (train_module, "_losses", 4),
     "in the last evaluation": (Store, "write", 5),
     "after it, before the checkpoint": (fit_module, "_save", 2),
 }

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torchvision.ops import box_iou
 
 from probes import fit as fit_module
+from probes.watch import METRICS
 from rice.encoders.base import Encoder
 from rice.errors import RiceError
 from rice.progress import SilentProgress
@@ -80,20 +81,20 @@ def test_a_killed_training_resumes_with_the_numbers_of_an_unbroken_one(
     sampler = sampler_of(root, encoder)
     options: dict[str, Any] = {"evaluate": lambda done: {"ao": float(done)}, "every": 2}
     whole = weights(trained(encoder, sampler, tmp_path / "whole", **options))
-    loss, steps = module._loss, itertools.count()
+    loss, steps = module._losses, itertools.count()
 
-    def dying(*arguments: Any) -> Tensor:
+    def dying(*arguments: Any) -> dict[str, Tensor]:
         if next(steps) == killed_at:
             raise KeyboardInterrupt
         return loss(*arguments)
 
-    monkeypatch.setattr(module, "_loss", dying)
+    monkeypatch.setattr(module, "_losses", dying)
     with pytest.raises(KeyboardInterrupt):
         trained(encoder, sampler, tmp_path / "killed", **options)
-    monkeypatch.setattr(module, "_loss", loss)
+    monkeypatch.setattr(module, "_losses", loss)
     resumed = weights(trained(encoder, sampler, tmp_path / "killed", **options))
     assert all(torch.equal(a, b) for a, b in zip(whole, resumed, strict=True))
-    logs = [read_lines(tmp_path / name / module.METRICS) for name in ("whole", "killed")]
+    logs = [read_lines(tmp_path / name / METRICS) for name in ("whole", "killed")]
     told = [
         [{k: v for k, v in line.items() if k in ("step", "ao") or "loss" in k or k == "learning_rate"} for line in log]
         for log in logs
@@ -123,7 +124,7 @@ def test_evaluation_comes_every_so_often_and_at_the_end_with_the_head_at_rest(
 
 def test_the_log_has_the_parts_of_the_loss(encoder: Encoder, root: Path, tmp_path: Path) -> None:
     trained(encoder, sampler_of(root, encoder), tmp_path)
-    lines = read_lines(tmp_path / module.METRICS)
+    lines = read_lines(tmp_path / METRICS)
     assert lines[0]["step"] == 0
     for line in lines:
         parts = [line[f"loss_{name}"] for name in WEIGHTS]
@@ -181,8 +182,8 @@ def test_a_batch_that_ranks_cannot_share_is_refused(encoder: Encoder, root: Path
 def test_a_loss_that_is_not_finite_stops_with_one_line(
     encoder: Encoder, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    loss = module._loss
-    monkeypatch.setattr(module, "_loss", lambda *arguments: loss(*arguments) * float("nan"))
+    loss = module._losses
+    monkeypatch.setattr(module, "_losses", lambda *a: {name: part * float("nan") for name, part in loss(*a).items()})
     with pytest.raises(RiceError, match="the loss is nan at update 0; lower the learning rate"):
         trained(encoder, sampler_of(root, encoder), tmp_path)
 

@@ -16,6 +16,7 @@ from probes.detection.config import DetectionConfig
 from probes.detection.material import Material, prepare
 from probes.detection.model import Detector, build_detector
 from probes.detection.train import detector_for, fit_config, groups, train_detector
+from probes.watch import METRICS
 from rice.data.coco import open_split
 from rice.encoders.base import Encoder
 from rice.encoders.load import load_encoder
@@ -76,21 +77,21 @@ def test_a_killed_training_resumes_with_the_numbers_of_an_unbroken_one(
     monkeypatch.setattr(fit_module, "_CHECKPOINT_EVERY_S", 0.0)
     material = material_of(root, encoder, tmp_path)
     whole = weights(trained(material, tmp_path / "whole"))
-    loss = module._loss
+    loss = module._losses
     steps = itertools.count()
 
-    def dying(*arguments: Any) -> Tensor:
+    def dying(*arguments: Any) -> dict[str, Tensor]:
         if next(steps) == killed_at:
             raise KeyboardInterrupt
         return loss(*arguments)
 
-    monkeypatch.setattr(module, "_loss", dying)
+    monkeypatch.setattr(module, "_losses", dying)
     with pytest.raises(KeyboardInterrupt):
         trained(material, tmp_path / "killed")
-    monkeypatch.setattr(module, "_loss", loss)
+    monkeypatch.setattr(module, "_losses", loss)
     resumed = weights(trained(material, tmp_path / "killed"))
     assert all(torch.equal(a, b) for a, b in zip(whole, resumed, strict=True))
-    lines = [read_lines(tmp_path / name / module.METRICS) for name in ("whole", "killed")]
+    lines = [read_lines(tmp_path / name / METRICS) for name in ("whole", "killed")]
     left, right = ([{k: line[k] for k in ("step", "loss", "learning_rate")} for line in part] for part in lines)
     assert left[-1] == right[-1]
     assert sorted({line["step"] for line in right}) == [line["step"] for line in right]
@@ -111,7 +112,7 @@ def test_evaluation_comes_every_so_often_and_at_the_end(encoder: Encoder, root: 
     train_detector(material, detector, folder=tmp_path, evaluate=evaluate, every=4, **options)
     assert seen == [4, 8, 9]
     assert not any(modes)
-    told = [line for line in read_lines(tmp_path / module.METRICS) if "box AP" in line]
+    told = [line for line in read_lines(tmp_path / METRICS) if "box AP" in line]
     assert [(line["steps_done"], line["box AP"]) for line in told] == [(4, 1.5), (8, 1.5), (9, 1.5)]
 
 
@@ -142,7 +143,7 @@ def test_a_loss_that_is_not_finite_stops_with_one_line(
     encoder: Encoder, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     material = material_of(root, encoder, tmp_path)
-    loss = module._loss
-    monkeypatch.setattr(module, "_loss", lambda *arguments: loss(*arguments) * float("nan"))
+    loss = module._losses
+    monkeypatch.setattr(module, "_losses", lambda *a: {name: part * float("nan") for name, part in loss(*a).items()})
     with pytest.raises(RiceError, match="the loss is nan at update 0; lower the learning rate"):
         trained(material, tmp_path)
