@@ -1,17 +1,15 @@
 """A trained tracker in one file: its head, and what is needed to use it. The encoder's weights are not in it."""
 
 import dataclasses
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors import SafetensorError
 
+from probes.heads import check_tower, load_heads, read_header, save_heads
 from rice.encoders.base import Encoder
 from rice.errors import RiceError
-from rice.files import atomic_write
 from tracking.config import HeadsConfig, TrackingConfig
 from tracking.model import build_head, grids
 from tracking.tracker import Tracker
@@ -41,16 +39,13 @@ class Facts:
 
 def save_tracker(path: Path, tracker: Tracker, facts: Facts) -> None:
     """Write atomically."""
-    tensors = {name: value.detach().cpu().contiguous() for name, value in tracker.head.state_dict().items()}
-    with atomic_write(path, "wb") as file:
-        file.write(save(tensors, metadata={_KEY: json.dumps(dataclasses.asdict(facts))}))
+    save_heads(path, tracker.head, _KEY, dataclasses.asdict(facts))
 
 
 def read_facts(path: Path) -> Facts:
     """What stands in a tracker's file. Errors: RiceError for a file that is missing, damaged or no tracker."""
     try:
-        with safe_open(path, framework="pt") as file:
-            stored = json.loads((file.metadata() or {})[_KEY])
+        stored = read_header(path, _KEY)
         template, search = map(int, stored["sizes"])
         return Facts(**{**stored, "sizes": (template, search)})
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
@@ -61,21 +56,12 @@ def read_facts(path: Path) -> Facts:
 
 def load_tracker(path: Path, encoder: Encoder) -> Tracker:
     """On the encoder's device, in evaluation mode. Errors: RiceError, as `read_facts`; another encoder."""
-    facts, spec = read_facts(path), encoder.spec
-    if (spec.patch, spec.width) != (facts.patch, facts.width):
-        raise RiceError(
-            f"{path} was trained on an encoder of patch {facts.patch} and width {facts.width}, {spec.name} has "
-            f"{spec.patch} and {spec.width}"
-        )
+    facts = read_facts(path)
+    check_tower(path, encoder, patch=facts.patch, width=facts.width)
     config = config_of(facts)
     template, search = grids(facts.sizes, facts.patch)
     head = build_head(config.heads, width=facts.width, template=template, search=search)
-    try:
-        with safe_open(path, framework="pt") as file:
-            head.load_state_dict({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
-    except (SafetensorError, RuntimeError) as error:
-        said = " ".join(str(error).split())
-        raise RiceError(f"{path} does not hold the head that it describes: {said}") from error
+    load_heads(path, head, "head")
     return Tracker(encoder, head.to(encoder.device).eval(), facts.sizes, config)
 
 

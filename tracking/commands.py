@@ -10,6 +10,7 @@ import tyro
 from rice.encoders.spec import EncoderReference
 from rice.errors import RiceError
 from rice.progress import BarProgress, Progress, SilentProgress
+from rice.recipes import choice
 from tracking.config import TrackingConfig
 from tracking.protocols import Protocol
 from tracking.recipe import recipes
@@ -17,25 +18,15 @@ from tracking.recipe import recipes
 if TYPE_CHECKING:
     import torch
 
-    from rice.encoders.base import Encoder
     from rice.train.world import World
-    from tracking.checkpoint import Facts
     from tracking.material import HeldOut
     from tracking.probe import TrackingProbe
     from tracking.score import Scores
     from tracking.tracker import Tracker
 
     Recipe = TrackingConfig
-else:  # one subcommand a recipe, whose flags are the fields of its configuration
-    _recipes = recipes()
-    Recipe = Annotated[
-        tyro.extras.subcommand_type_from_defaults(
-            {name: config for name, (config, _) in _recipes.items()},
-            {name: summary for name, (_, summary) in _recipes.items()},
-            prefix_names=False,
-        ),
-        tyro.conf.arg(name=""),
-    ]
+else:
+    Recipe = choice(recipes())
 
 
 def train(
@@ -194,7 +185,7 @@ def evaluate(
         raise RiceError(f"{out} holds a training, whose tracks would be replaced; name another --out")
     with join(device) as world:
         progress: Progress = BarProgress() if world.leads else SilentProgress()
-        _, tracker = _load(model, world.device)
+        tracker = _load(model, world.device)
         (test,) = open_tests([place_to_judge(data, benchmark=benchmark, split=split)], None, progress)
         store = Store(out)
         follow_all(tracker, test.clips, store, at_once=at_once, progress=progress, world=world)
@@ -237,23 +228,19 @@ def run(
     assert first is not None
     check_start(first, footage.height, footage.width)
     with join(device) as world:
-        _, tracker = _load(model, world.device)
+        tracker = _load(model, world.device)
         film, result, fps = run_video(footage, first, tracker, out, BarProgress(), truth)
     print(f"{fps:.1f} frames/s followed; look at {film}; boxes in {result}")  # noqa: T201
 
 
-def _load(model: Path, device: "torch.device") -> "tuple[Facts, Tracker]":
+def _load(model: Path, device: "torch.device") -> "Tracker":
     """A tracker with the encoder that it was trained on. Errors: RiceError where that one changed."""
-    from rice.encoders.identity import fingerprint
-    from rice.encoders.load import load_encoder
+    from probes.heads import encoder_of
     from tracking.checkpoint import load_tracker, read_facts
 
     facts = read_facts(model)
-    reference = EncoderReference.parse(facts.encoder)
-    if fingerprint(reference, facts.weights) != facts.fingerprint:
-        raise RiceError(f"{model} was trained on other weights of {facts.encoder} than are there now; train it anew")
-    encoder: Encoder = load_encoder(reference, weights=facts.weights, device=device)
-    return facts, load_tracker(model, encoder)
+    encoder = encoder_of(model, facts.encoder, facts.weights, facts.fingerprint, device)
+    return load_tracker(model, encoder)
 
 
 def _report(out: Path, tests: "list[HeldOut] | tuple[HeldOut, ...]", scores: "dict[str, Scores]") -> None:

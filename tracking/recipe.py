@@ -8,6 +8,7 @@ fast: 2 a pair.
 from collections.abc import Callable
 from dataclasses import replace
 
+from rice.recipes import described
 from tracking.config import HeadsConfig, TrackingConfig
 
 
@@ -86,4 +87,4 @@ RECIPES: tuple[Callable[[], TrackingConfig], ...] = (got10k, joint, small, mini)
 
 def recipes() -> dict[str, tuple[TrackingConfig, str]]:
     """Name -> (configuration, first line of its docstring)."""
-    return {recipe.__name__: (recipe(), (recipe.__doc__ or "").splitlines()[0]) for recipe in RECIPES}
+    return described(RECIPES)

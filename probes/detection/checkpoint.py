@@ -1,19 +1,17 @@
 """A trained detector in one file: its heads, and what is needed to use them. The encoder's weights are not in it."""
 
 import dataclasses
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors import SafetensorError
 
 from probes.detection.config import HeadsConfig
 from probes.detection.model import Detector, build_detector
+from probes.heads import check_tower, load_heads, read_header, save_heads
 from rice.encoders.base import Encoder
 from rice.errors import RiceError
-from rice.files import atomic_write
 
 _KEY = "rice.detection"
 
@@ -45,16 +43,13 @@ class Facts:
 
 def save_detector(path: Path, detector: Detector, facts: Facts) -> None:
     """Write atomically."""
-    tensors = {name: value.detach().cpu().contiguous() for name, value in detector.state_dict().items()}
-    with atomic_write(path, "wb") as file:
-        file.write(save(tensors, metadata={_KEY: json.dumps(dataclasses.asdict(facts))}))
+    save_heads(path, detector, _KEY, dataclasses.asdict(facts))
 
 
 def read_facts(path: Path) -> Facts:
     """What stands in a detector's file. Errors: RiceError for a file that is missing, damaged or no detector."""
     try:
-        with safe_open(path, framework="pt") as file:
-            stored = json.loads((file.metadata() or {})[_KEY])
+        stored = read_header(path, _KEY)
         stored["categories"] = tuple(map(tuple, stored["categories"]))
         stored["image_counts"] = None if stored["image_counts"] is None else tuple(stored["image_counts"])
         return Facts(**stored)
@@ -67,12 +62,7 @@ def read_facts(path: Path) -> Facts:
 def load_detector(path: Path, encoder: Encoder) -> Detector:
     """The detector on the encoder's device, in evaluation mode. Errors: RiceError, as `read_facts`; another encoder."""
     facts = read_facts(path)
-    spec = encoder.spec
-    if (spec.patch, spec.width) != (facts.patch, facts.width):
-        raise RiceError(
-            f"{path} was trained on an encoder of patch {facts.patch} and width {facts.width}, {spec.name} has "
-            f"{spec.patch} and {spec.width}"
-        )
+    check_tower(path, encoder, patch=facts.patch, width=facts.width)
     detector = build_detector(
         heads_of(facts),
         patch=facts.patch,
@@ -81,12 +71,7 @@ def load_detector(path: Path, encoder: Encoder) -> Detector:
         image_counts=facts.image_counts,
         masks=facts.masks,
     )
-    try:
-        with safe_open(path, framework="pt") as file:
-            detector.load_state_dict({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
-    except (SafetensorError, RuntimeError) as error:
-        said = " ".join(str(error).split())
-        raise RiceError(f"{path} does not hold the heads that it describes: {said}") from error
+    load_heads(path, detector, "heads")
     return detector.to(encoder.device).eval()
 
 

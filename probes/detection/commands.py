@@ -15,6 +15,7 @@ from probes.detection.score import IouType, Scores
 from rice.encoders.spec import EncoderReference
 from rice.errors import RiceError
 from rice.progress import BarProgress, Progress, SilentProgress
+from rice.recipes import choice
 
 if TYPE_CHECKING:
     from probes.detection.checkpoint import Facts
@@ -25,16 +26,8 @@ if TYPE_CHECKING:
     from rice.train.world import World
 
     Recipe = DetectionConfig
-else:  # one subcommand a recipe, whose flags are the fields of its configuration
-    _recipes = recipes()
-    Recipe = Annotated[
-        tyro.extras.subcommand_type_from_defaults(
-            {name: config for name, (config, _) in _recipes.items()},
-            {name: summary for name, (_, summary) in _recipes.items()},
-            prefix_names=False,
-        ),
-        tyro.conf.arg(name=""),
-    ]
+else:
+    Recipe = choice(recipes())
 
 _SHOWN = 12
 _KINDS: dict[IouType, str] = {"bbox": "boxes", "segm": "masks"}
@@ -276,14 +269,10 @@ def predict(
 def _load(model: Path, device: Any) -> "tuple[Facts, Detector, Encoder]":
     """A detector with the encoder that it was trained on. Errors: RiceError where that one changed."""
     from probes.detection.checkpoint import load_detector, read_facts
-    from rice.encoders.identity import fingerprint
-    from rice.encoders.load import load_encoder
+    from probes.heads import encoder_of
 
     facts = read_facts(model)
-    reference = EncoderReference.parse(facts.encoder)
-    if fingerprint(reference, facts.weights) != facts.fingerprint:
-        raise RiceError(f"{model} was trained on other weights of {facts.encoder} than are there now; train it anew")
-    encoder = load_encoder(reference, weights=facts.weights, device=device)
+    encoder = encoder_of(model, facts.encoder, facts.weights, facts.fingerprint, device)
     return facts, load_detector(model, encoder), encoder
 
 

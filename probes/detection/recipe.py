@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from probes.detection.config import DetectionConfig, HeadsConfig
+from rice.recipes import described
 
 
 def coco() -> DetectionConfig:
@@ -83,4 +84,4 @@ RECIPES: tuple[Callable[[], DetectionConfig], ...] = (coco, lvis, roboflow, vitd
 
 def recipes() -> dict[str, tuple[DetectionConfig, str]]:
     """Name -> (configuration, first line of its docstring)."""
-    return {recipe.__name__: (recipe(), (recipe.__doc__ or "").splitlines()[0]) for recipe in RECIPES}
+    return described(RECIPES)

@@ -1,25 +1,16 @@
 """`rice train`."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import tyro
-
+from rice.recipes import choice
 from rice.train.config import TrainConfig
 from rice.train.recipe import recipes
 
 if TYPE_CHECKING:
     Recipe = TrainConfig
-else:  # one subcommand a recipe, whose flags are the fields of its configuration
-    _recipes = recipes()
-    Recipe = Annotated[
-        tyro.extras.subcommand_type_from_defaults(
-            {name: config for name, (config, _) in _recipes.items()},
-            {name: summary for name, (_, summary) in _recipes.items()},
-            prefix_names=False,
-        ),
-        tyro.conf.arg(name=""),
-    ]
+else:
+    Recipe = choice(recipes())
 
 
 def train(

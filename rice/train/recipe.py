@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from rice.data.stream import StreamConfig
 from rice.loss import ClusterLoss
+from rice.recipes import summary
 from rice.train.config import MachineConfig, OptimiserConfig, TrainConfig
 
 STAGE_1, STAGE_2 = 13_000_000_000, 1_000_000_000
@@ -129,7 +130,7 @@ _PAPER = {
 
 def recipes() -> dict[str, tuple[TrainConfig, str]]:
     """Every recipe by name: its configuration, and one line on what it is."""
-    found = {name: (recipe(), _summary(recipe)) for name, recipe in (("tiny", tiny), *_PAPER.items())}
+    found = {name: (recipe(), summary(recipe)) for name, recipe in (("tiny", tiny), *_PAPER.items())}
     for name, recipe in _PAPER.items():
         found[f"mlcd-{name}"] = mlcd(recipe), f"As {name}, with eight image-level labels (MLCD)."
         found[f"unicom-{name}"] = unicom(recipe), f"As {name}, with one image-level label (UNICOM)."
@@ -142,7 +143,3 @@ def recipes() -> dict[str, tuple[TrainConfig, str]]:
     for m in (3, 5, 10, 20):
         found[f"table5-m{m}"] = ablation(m=m), f"Table 5d: {m} positive OCR labels."
     return found
-
-
-def _summary(recipe: Callable[[], TrainConfig]) -> str:
-    return (recipe.__doc__ or "").splitlines()[0]
