@@ -17,7 +17,7 @@ from rice.data.splits import NoDatasetError, SplitFiles, find_splits, role
 from rice.files import sha256_json
 from rice.progress import Progress
 from tracking.config import TrackingConfig
-from tracking.layouts import Benchmark, find_benchmark, fingerprint, open_split
+from tracking.layouts import Benchmark, find_benchmark, fingerprint
 from tracking.pairs import Clips, Source, Stills
 from tracking.protocols import DEFAULT_PROTOCOL, Protocol
 from tracking.sequence import Sequence as Clip
@@ -133,7 +133,7 @@ def open_tests(places: Sequence[Place], limit: int | None, progress: Progress) -
     """Test sets in order, of at most `limit` clips each."""
     for place in places:
         assert place.benchmark is not None
-        clips = open_split(place.path, place.split, benchmark=place.benchmark.name, progress=progress)
+        clips = place.benchmark.open(place.path, place.split, progress)
         yield HeldOut(place.name, place.split, first_by_hash(clips, limit))
 
 

@@ -8,16 +8,13 @@ too, since a last bit decides at a threshold.
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rice.errors import RiceError
 from tracking.protocols import Protocol, Values_N
-
-Boxes_N4: TypeAlias = NDArray[np.float64]
-Flags_N: TypeAlias = NDArray[np.bool_]
+from tracking.sequence import Boxes_N4, Flags_N
 
 _EPS = float(np.finfo(np.float64).eps)
 

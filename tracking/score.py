@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rice.errors import RiceError
-from tracking.metrics import Boxes_N4, Frames, Truth, frames_of
+from tracking.metrics import Frames, Truth, frames_of
 from tracking.protocols import MATLAB_PROTOCOLS, PLOTS, READS, Protocol, Values_N, known
+from tracking.sequence import Boxes_N4
 
 _PERCENT = 100.0
 _NAMED = 5

@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 
 from rice.errors import RiceError
 from rice.files import read_json
-from tracking.metrics import Boxes_N4, Truth
+from tracking.metrics import Truth
 from tracking.protocols import Values_N
 from tracking.score import named
+from tracking.sequence import Boxes_N4, upright
 
 Size = tuple[int, int]
 
@@ -46,7 +47,7 @@ def read_truths(folder: Path, sides: Sides) -> tuple[dict[str, Truth], list[str]
     sizes = None if sides.sizes is None else _read_sizes(sides.sizes)
     truths = {}
     for name, path in _texts(folder).items():
-        boxes_N4 = _upright(read_numbers(path, columns=(4, 8)))
+        boxes_N4 = upright(read_numbers(path, columns=(4, 8)))
         if sizes is not None and name not in sizes:
             raise RiceError(f"{sides.sizes}: expected the picture size of {name}, found none")
         truths[name] = Truth(
@@ -115,14 +116,6 @@ def _row(path: Path, number: int, line: str, columns: Sequence[int]) -> list[flo
 def _words(line: str) -> list[str]:
     """Two commas in a row have an empty word between them; spaces beside a comma say nothing."""
     return [word for part in line.split(",") for word in (part.split() or [""])] if line.strip() else []
-
-
-def _upright(rows_NC: Values_N) -> Boxes_N4:
-    if rows_NC.shape[1] == 4:
-        return rows_NC
-    corners_N42 = rows_NC.reshape(-1, 4, 2)
-    low_N2, high_N2 = corners_N42.min(axis=1), corners_N42.max(axis=1)
-    return np.concatenate([low_N2, high_N2 - low_N2], axis=1)
 
 
 class _Levels:

@@ -116,3 +116,14 @@ def has_area(boxes_N4: NDArray[Any]) -> Flags_N:
     """(N,): finite, and wider and higher than nothing."""
     flags: Flags_N = np.isfinite(boxes_N4).all(axis=1) & (boxes_N4[:, 2:] > 0).all(axis=1)
     return flags
+
+
+def upright(rows_NC: NDArray[np.float64]) -> Boxes_N4:
+    """Boxes (N, 4) as they are; four corners x, y, (N, 8), as the smallest upright boxes around them, as VOT's readers
+    do."""
+    if rows_NC.shape[1] == 4:
+        return rows_NC
+    corners_N42 = rows_NC.reshape(-1, 4, 2)
+    low_N2, high_N2 = corners_N42.min(axis=1), corners_N42.max(axis=1)
+    with np.errstate(invalid="ignore"):  # infinity less infinity
+        return np.concatenate([low_N2, high_N2 - low_N2], axis=1)

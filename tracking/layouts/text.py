@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from rice.data.splits import read_lines
 from rice.errors import RiceError
-from tracking.sequence import Boxes_N4, Levels_N
+from tracking.sequence import Boxes_N4, Levels_N, upright
 
 Delimiter = Literal[",", "\t", " "]
 
@@ -38,7 +38,7 @@ def read_boxes(path: Path, *, delimiter: Delimiter | None = None, polygons: bool
         _fail(path, wrong, f"expected {count} numbers separated by {_WORDS[wanted]}, got {_describe(lines[wrong])}")
     values = ",".join(lines).split(",") if wanted == "," else " ".join(lines).split()
     numbers = _numbers(path, values, width).reshape(-1, width)
-    return _around(numbers) if width == 8 else numbers
+    return upright(numbers)
 
 
 def read_flags(path: Path, *, highest: int = 1) -> Levels_N:
@@ -113,13 +113,6 @@ def _is_number(value: str) -> bool:
     except ValueError:
         return False
     return "_" not in value
-
-
-def _around(corners_N8: NDArray[np.float64]) -> Boxes_N4:
-    corners_N42 = corners_N8.reshape(-1, 4, 2)
-    low_N2, high_N2 = corners_N42.min(axis=1), corners_N42.max(axis=1)
-    with np.errstate(invalid="ignore"):  # infinity less infinity
-        return np.concatenate([low_N2, high_N2 - low_N2], axis=1)
 
 
 def _short(text: str) -> str:
