@@ -90,6 +90,8 @@ def _compute(job: Job, seeds: list[int], progress: Progress) -> None:
     # Hashed after loading: equal to the plan's hash, it is the hash of what was loaded.
     if fingerprint(reference, weights) != job.identity.encoder_fingerprint:
         raise RiceError(f"the weights of {reference} changed since the sweep was planned; run the sweep again")
+    if job.identity.size is None:
+        raise RiceError(f"the job for {reference} does not say at which size; plan the sweep again")
     speed = images_per_second(encoder, job.identity.size)
     blank = Result(
         encoder=job.encoder.label,

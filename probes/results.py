@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from probes.protocol import Metric
+from probes.stored import REMEDY, SCHEMA, Rejected, parse
 from rice.errors import RiceError
 from rice.files import sha256_json, write_json
 
 if TYPE_CHECKING:
     import pandas
 
-SCHEMA = 1
 RESULTS, ITEMS, KEPT = "results", "items", "kept"
 
 COLUMNS = (
@@ -35,12 +35,12 @@ class Identity:
     """What makes two numbers the same measurement. `config` is `protocol.identity` of the probe's config.
 
     `size` is the edge in pixels of the encoder's square input and `layer` the hidden state that was read: one
-    fingerprint of weights serves several of both.
+    fingerprint of weights serves several of both. Both are None where results came from elsewhere and do not say.
     """
 
     encoder_fingerprint: str
-    size: int
-    layer: int
+    size: int | None
+    layer: int | None
     probe: str
     protocol_version: int
     dataset_fingerprint: str
@@ -60,9 +60,9 @@ class Result:
     """One seed's numbers with all that is needed to trust, compare and repeat them.
 
     `encoder` is the label or the reference as written, `reference` the reference; `encoder_spec` an EncoderSpec as a
-    dict; `tokens` and `gflops` are of one image's forward; `images_per_s` and `seconds` were measured on `device`;
-    `peak_memory` is in bytes; `versions` of packages; `commit` of the rice checkout, None where there is none;
-    `finished` is UTC, ISO 8601.
+    dict; `tokens` and `gflops` are of one image's forward, None where they are not known; `images_per_s` and `seconds`
+    were measured on `device`; `peak_memory` is in bytes; `versions` of packages; `commit` of the rice checkout, None
+    where there is none; `finished` is UTC, ISO 8601.
     """
 
     encoder: str
@@ -73,7 +73,7 @@ class Result:
     identity: Identity
     seed: int
     dataset: str
-    tokens: int
+    tokens: int | None
     gflops: float | None
     images_per_s: float | None
     resolved_config: dict[str, Any]
@@ -125,22 +125,30 @@ def store(directory: Path, result: Result) -> Path:
     return path
 
 
-def load(directory: Path | str) -> "pandas.DataFrame":
+def load(directory: Path | str, rejected: list[Rejected] | None = None) -> "pandas.DataFrame":
     """All results under a sweep's --out (or its `results` folder): one row per (result, metric), columns COLUMNS.
 
     Rows are ordered by encoder, probe, dataset, metric, split and seed, whatever order the files were written in.
-    Errors: RiceError naming the file that is corrupt, foreign, or of a newer schema; none is skipped.
+    `rejected` and errors: as `documents`.
     """
+    return frame_of(documents(Path(directory), rejected))
+
+
+def frame_of(results: Iterable[dict[str, Any]]) -> "pandas.DataFrame":
+    """Documents as `load` gives them."""
     import pandas
 
-    rows = [row for document in documents(Path(directory)) for row in _rows(document)]
-    frame = pandas.DataFrame(rows, columns=list(COLUMNS))
+    frame = pandas.DataFrame([row for document in results for row in _rows(document)], columns=list(COLUMNS))
     order = ["encoder", "probe", "dataset", "metric", "split", "seed", "key"]
     return frame.sort_values(order, kind="stable", ignore_index=True)
 
 
-def documents(directory: Path) -> Iterator[dict[str, Any]]:
-    """Every stored result as written, checked. Errors: as `load`."""
+def documents(directory: Path, rejected: list[Rejected] | None = None) -> Iterator[dict[str, Any]]:
+    """Every stored result as written, checked, in the order of the keys.
+
+    A file that is corrupt, foreign, copied, hostile or of a newer schema is appended to `rejected`; without such a list
+    it is an error that names the file: none is skipped unsaid. Errors: RiceError.
+    """
     folder = directory / RESULTS if (directory / RESULTS).is_dir() else directory
     try:
         with os.scandir(folder) as entries:
@@ -148,52 +156,24 @@ def documents(directory: Path) -> Iterator[dict[str, Any]]:
     except OSError as error:
         raise RiceError(f"cannot read results in {folder}: {error.strerror}; give the --out of a sweep") from error
     for name in names:
-        yield _read(os.path.join(folder, name), name.removesuffix(".json"))  # noqa: PTH118 - Path is half the time
-
-
-_FIELDS = frozenset(field.name for field in dataclasses.fields(Result)) | {"schema", "key"}
-_IDENTITY_FIELDS = frozenset(field.name for field in dataclasses.fields(Identity))
-_METRIC_FIELDS = frozenset(field.name for field in dataclasses.fields(Metric))
-_REMEDY = "move it out of the folder, or delete it and run the sweep again"
+        path = os.path.join(folder, name)  # noqa: PTH118 - Path is half the time
+        try:
+            document = _read(path, name.removesuffix(".json"))
+        except RiceError as error:
+            if rejected is None:
+                raise RiceError(f"{path} {error}; {REMEDY}") from error
+            rejected.append(Rejected(name, str(error)))
+            continue
+        yield document
 
 
 def _read(path: str, stem: str) -> dict[str, Any]:
     try:
         with open(path, "rb") as file:  # noqa: PTH123
-            document = json.loads(file.read(), parse_constant=_refuse_constant)
+            text = file.read()
     except OSError as error:
-        raise RiceError(f"cannot read {path}: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        raise RiceError(f"{path} is not a valid result: {error}; {_REMEDY}") from error
-    problem = _problem(document, stem)
-    if problem:
-        raise RiceError(f"{path} {problem}; {_REMEDY}")
-    return document  # type: ignore[no-any-return]  # checked to be a dict
-
-
-def _problem(document: Any, stem: str) -> str | None:
-    """What keeps a parsed file from being a result of this schema under this name, if anything."""
-    if not isinstance(document, dict) or not isinstance(document.get("schema"), int):
-        return "is not a result of rice sweep"
-    if document["schema"] > SCHEMA:
-        return f"has schema {document['schema']}, this rice-suite reads up to {SCHEMA}: update it"
-    if document.keys() != _FIELDS:
-        return f"has other fields than a result: {', '.join(sorted(document.keys() ^ _FIELDS))}"
-    if document["key"] != stem:
-        return f"holds the result {document['key']!r}, which is not its name"
-    for name, known in (("identity", _IDENTITY_FIELDS), ("encoder_spec", {"norm"})):
-        if not isinstance(document[name], dict) or not document[name].keys() >= known:
-            return f"has a malformed {name}"
-    metrics = document["metrics"]
-    return None if isinstance(metrics, list) and all(map(_is_metric, metrics)) else "has malformed metrics"
-
-
-def _is_metric(metric: Any) -> bool:
-    return isinstance(metric, dict) and metric.keys() == _METRIC_FIELDS and type(metric["value"]) in (int, float)
-
-
-def _refuse_constant(name: str) -> float:
-    raise ValueError(f"{name} is not a number")
+        raise RiceError(f"cannot be read: {error.strerror}") from error
+    return parse(text, stem)
 
 
 def _rows(document: dict[str, Any]) -> Iterator[dict[str, Any]]:

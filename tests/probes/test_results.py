@@ -11,6 +11,7 @@ import pytest
 
 from probes.protocol import Metric
 from probes.results import COLUMNS, Identity, Result, items_path, load, result_path, store
+from probes.stored import Rejected
 from rice.encoders.spec import EncoderSpec
 from rice.errors import RiceError
 
@@ -158,6 +159,13 @@ def _broken(document: dict[str, Any]) -> dict[str, bytes]:
         "identity": change(identity={}),
         "spec": change(encoder_spec=[]),
         "deep": b"[" * 100_000,
+        "endless number": whole.replace(b'"value": 0.5', b'"value": 1e999'),
+        "markup in a name": change(encoder="<script>alert(1)</script>"),
+        "parent in an id": change(dataset="../../etc"),
+        "control character": change(encoder="a\u202eb"),
+        "older": change(schema=0),
+        "edited": whole.replace(b'"layer": -1', b'"layer": -2'),
+        "encoder is no text": change(encoder=["a"]),
     }
 
 
@@ -169,6 +177,25 @@ def test_a_file_that_is_no_result_is_named_never_skipped(tmp_path: Path, kind: s
     with pytest.raises(RiceError, match=path.name) as error:
         load(tmp_path)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("kind", _broken({}))
+def test_a_report_lists_what_is_no_result_and_reads_the_others(tmp_path: Path, kind: str) -> None:
+    path = store(tmp_path, result())
+    store(tmp_path, result(seed=1))
+    path.write_bytes(_broken(json.loads(path.read_text()))[kind])
+    rejected: list[Rejected] = []
+    assert list(load(tmp_path, rejected)["seed"]) == [1]
+    assert [found.file for found in rejected] == [path.name]
+    assert "\n" not in rejected[0].reason
+
+
+def test_a_copy_beside_a_result_is_counted_once(tmp_path: Path) -> None:
+    path = store(tmp_path, result())
+    path.with_name(f"copy of {path.name}").write_bytes(path.read_bytes())
+    rejected: list[Rejected] = []
+    assert len(load(tmp_path, rejected)) == 1
+    assert "copy" in rejected[0].file
 
 
 def test_temporary_files_of_killed_writers_are_ignored(tmp_path: Path) -> None:
