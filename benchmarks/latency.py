@@ -71,13 +71,13 @@ def _command(*arguments: str) -> Callable[[], None]:
 
 
 def _table(folder: Path) -> None:
-    from reports.formats import WRITERS
+    from reports.formats import write_table
     from reports.tables import build
 
     table = build(load(folder), ["encoder"], ["probe", "dataset", "metric"], ["tokens", "gflops"])
     if sum(cell.seeds for cell in table.cells.values()) != 2 * STORED:
         raise SystemExit("the table does not hold every stored result")
-    WRITERS["markdown"](table, 2)
+    write_table(table, "markdown", 2)
 
 
 def _parse(folder: Path) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from probes.protocol import Metric
-from probes.stored import REMEDY, SCHEMA, Rejected, parse
+from probes.stored import REMEDY, SCHEMA, Rejected, parse, unsafe_label
 from rice.errors import RiceError
 from rice.files import sha256_json, write_json
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 RESULTS, ITEMS, KEPT = "results", "items", "kept"
 
 COLUMNS = (
-    *("encoder", "encoder_fingerprint", "trained", "weights", "probe", "dataset", "dataset_fingerprint"),
+    *("encoder", "reference", "encoder_fingerprint", "trained", "weights", "probe", "dataset", "dataset_fingerprint"),
     *("metric", "value", "n", "unit", "higher_is_better", "split", "stderr", "protocol", "protocol_version"),
     *("seed", "size", "layer", "norm", "tokens", "gflops", "images_per_s", "seconds", "config", "device", "key"),
 )
@@ -111,6 +111,10 @@ def check_metrics(metrics: Iterable[Metric]) -> list[Metric]:
     checked = [_plain(metric) for metric in metrics]
     if not checked:
         raise RiceError("the probe gave no metric; a probe must yield at least one per seed")
+    for metric in checked:
+        found = unsafe_label(metric.name)
+        if found:
+            raise RiceError(f"the probe gave a metric whose name holds {found}: {metric.name!r}")
     names = [(metric.name, metric.split) for metric in checked]
     if len(set(names)) < len(names):
         raise RiceError(f"the probe gave a metric twice: {sorted({name for name in names if names.count(name) > 1})}")

@@ -19,6 +19,7 @@ from typing import Any
 
 import yaml
 
+from probes.stored import unsafe_label
 from rice.encoders.spec import EncoderReference
 from rice.errors import RiceError, nearest
 
@@ -114,6 +115,13 @@ def read_sweep(file_or_name: str, data: Sequence[str] = (), weights: Sequence[st
     )
 
 
+def built_in_probes(name: str) -> list[ProbeEntry]:
+    """The probes of a built-in sweep with their settings: the protocol that a table of the paper is measured by."""
+    document = _parse(BUILT_IN / f"{name}.yaml")
+    datasets = {key: DatasetEntry(name=key) for key in document["datasets"]}
+    return [_probe(entry, f"sweep {name}: probes", datasets) for entry in document["probes"]]
+
+
 def _locate(file_or_name: str) -> Path:
     built_in = sorted(path.stem for path in BUILT_IN.glob("*.yaml"))
     if file_or_name in built_in:
@@ -166,9 +174,11 @@ def _encoder(value: Any, where: str) -> EncoderEntry:
             number = _typed(entry[key], int, f"{where}: {reference}: {key}")
             reference = EncoderReference.parse(str(dataclasses.replace(reference, **{key: number})))
     weights = entry.get("weights", "default")
+    label = _typed(entry.get("name", str(reference)), str, f"{where}: {reference}: name")
+    _safe(label, f"{where}: {reference}: name")
     return EncoderEntry(
         reference=reference,
-        label=_typed(entry.get("name", str(reference)), str, f"{where}: {reference}: name"),
+        label=label,
         weights=None if weights in (None, "none") else _typed(weights, str, f"{where}: {reference}: weights"),
         allow_pickle=_typed(entry.get("allow_pickle", False), bool, f"{where}: {reference}: allow_pickle"),
     )
@@ -206,8 +216,16 @@ def _datasets(value: Any, where: str, folder: Path, data: Sequence[str]) -> dict
     return entries
 
 
+def _safe(label: str, where: str, *, identifier: bool = False) -> None:
+    """Refuse before computing what could not be read back."""
+    found = unsafe_label(label, identifier=identifier)
+    if found:
+        raise RiceError(f"{where}: {label!r} holds {found}; name it otherwise")
+
+
 def _dataset(name: Any, value: Any, where: str, folder: Path) -> DatasetEntry:
     name = _typed(name, str, where)
+    _safe(name, where, identifier=True)
     entry = _mapping(value, f"{where}: {name}", optional=("path", "world"))
     if len(entry) != 1:
         raise RiceError(f"{where}: {name}: expected either `path` or `world`, got {', '.join(entry) or 'neither'}")

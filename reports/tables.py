@@ -8,19 +8,13 @@ import dataclasses
 import json
 import re
 from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-import tyro
-
-from reports.formats import EMPTY, WRITERS, Cell, Format, Table
-from rice.errors import RiceError, nearest
-from rice.files import atomic_write
+from reports.formats import Cell, Table
+from reports.grid import EMPTY
 
 if TYPE_CHECKING:
     import pandas as pd
-
-Extra = Literal["tokens", "gflops", "images_per_s"]
 
 # What makes two results comparable, in the order in which a mixed cell is split. The encoder's own come last, because
 # a configuration (a token grid, say) often explains a difference in size.
@@ -28,55 +22,6 @@ _COLUMN_IDENTITY = ("metric", "split", "dataset", "probe")
 _DETAILS = ("config", "protocol_version", "protocol", "dataset_fingerprint", "unit")
 _ROW_IDENTITY = ("encoder", "size", "layer", "encoder_fingerprint")
 _HASH_LENGTH = 8
-
-
-def tables(
-    directory: Annotated[Path, tyro.conf.Positional],
-    /,
-    *,
-    rows: str = "encoder",
-    columns: str = "probe,dataset,metric",
-    format: Format = "markdown",  # noqa: A002 - the flag's name
-    extras: tuple[Extra, ...] = (),
-    metrics: tuple[str, ...] = (),
-    decimals: int = 2,
-    out: Path | None = None,
-) -> None:
-    """Print stored results as a table, for example: rice tables out --rows encoder --columns probe,dataset,metric
-
-    Each cell is the mean over seeds and the standard deviation (ddof 1); fractions are shown in percent. The best of a
-    column is bold, the second underlined; a cell without a result stays visibly empty. Results that differ in anything
-    but the seed are never averaged: the table is split by what differs.
-
-    Args:
-        directory: A sweep's --out folder, or its results folder.
-        rows: Keys of the rows, comma-separated: encoder, dataset, size, layer, seed, ...
-        columns: Keys of the columns, comma-separated.
-        format: markdown, latex (booktabs), csv (plain numbers) or html.
-        extras: Columns of cost beside the scores: tokens gflops images_per_s.
-        metrics: Only these metrics; default all.
-        decimals: Digits after the point.
-        out: Write the table to this file; default: print it.
-    """
-    from probes.results import load
-
-    frame = load(directory)
-    if frame.empty:
-        raise RiceError(f"expected results under {directory}, found none; make some with: rice sweep")
-    if metrics:
-        unknown = [m for m in metrics if m not in set(frame["metric"])]
-        if unknown:
-            known = sorted(set(frame["metric"]))
-            raise RiceError(f"no metric {unknown[0]!r} in {directory}.{nearest(unknown[0], known)} Known: {known}")
-        frame = frame[frame["metric"].isin(metrics)]
-    table = build(frame, _keys(rows, frame), _keys(columns, frame), extras, decimals)
-    text = WRITERS[format](table, decimals)
-    if out is None:
-        print(text)  # noqa: T201
-    else:
-        with atomic_write(out) as file:
-            file.write(text + "\n")
-        print(f"wrote {out}")  # noqa: T201
 
 
 def build(
@@ -114,14 +59,6 @@ def build(
     if split:
         notes.insert(0, f"Split by {', '.join(split)}: results that differ there are not averaged.")
     return dataclasses.replace(table, notes=notes)
-
-
-def _keys(text: str, frame: "pd.DataFrame") -> list[str]:
-    keys = [key.strip() for key in text.split(",") if key.strip()]
-    for key in keys:
-        if key not in frame.columns:
-            raise RiceError(f"unknown key {key!r}.{nearest(key, frame.columns)} Known: {', '.join(frame.columns)}")
-    return keys
 
 
 def _in_percent(frame: "pd.DataFrame") -> "pd.DataFrame":

@@ -47,8 +47,8 @@ def quickstart(*, out: Path = Path("quickstart"), jobs: int = 1) -> int:
 
 
 def _write_tables(results: Path, out: Path) -> None:
-    from reports.formats import SUFFIXES
-    from reports.tables import tables
+    from reports.grid import SUFFIXES
+    from reports.tables_command import tables
 
     chosen: dict[str, Any] = {
         "metrics": ("mIoU", "pixel accuracy", "knn top-1", "linear top-1"),

@@ -26,7 +26,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "pack": ("rice.data.pack:pack", "A COCO data set as shards to train on: tar files with boxes and labels beside."),
     "data check": ("probes.check:check", "Validate a data root and say what each probe would find in it."),
     "sweep": ("probes.sweep:sweep", "Encoders x probes x datasets x seeds, resumable."),
-    "tables": ("reports.tables:tables", "Results as a table: Markdown, LaTeX, CSV or HTML."),
+    "tables": ("reports.tables_command:tables", "Results, and the paper's tables: Markdown, LaTeX, CSV or HTML."),
     "detect train": ("probes.detection.commands:train", "Train Cascade Mask R-CNN on a frozen encoder, and judge it."),
     "detect eval": ("probes.detection.commands:evaluate", "Judge a trained detector on a split."),
     "detect predict": ("probes.detection.commands:predict", "Pictures with boxes, masks and scores; COCO results."),

@@ -3,7 +3,11 @@
 import os
 from pathlib import Path
 
+import hypothesis
 import pytest
+
+hypothesis.settings.register_profile("rice", deadline=None)  # a busy machine is no failure
+hypothesis.settings.load_profile("rice")
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 

@@ -1,0 +1,210 @@
+"""The paper's tables as printed, and measured rows beside them: never mixed, and every difference of protocol said."""
+
+import csv
+import io
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from probes.results import Result, load, store
+from reports.beside import Beside, beside
+from reports.curves import curves, write_curves
+from reports.grid import BEST, EMPTY, GRID_WRITERS, Grid
+from reports.layout import chosen, layout
+from reports.paper_tables import paper_csv, paper_grid
+from reports.printed import TABLES, paper
+from rice.errors import RiceError
+
+from .stored import protocol_of, result
+
+
+def measured(folder: Path, *results: Result) -> list[Beside]:
+    for one in results:
+        store(folder, one)
+    return beside(load(folder))
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_cells_that_are_not_derived_are_shown_as_printed(table: str) -> None:
+    grid, plan = paper_grid(table), layout(table)
+    lines = [line for line in grid.lines if line.kind != "block"]
+    for row, line in zip(paper(table), lines, strict=True):
+        shown = dict(zip(plan.columns, line.entries[len(plan.keys) :], strict=True))
+        for column, entry in shown.items():
+            printed = row.cells.get(column, EMPTY)
+            assert entry.text == printed or entry.text.endswith(f" [{printed}]")
+        assert (line.kind == "gain") == row.method.startswith("↑")
+
+
+def test_what_does_not_add_up_shows_both_numbers() -> None:
+    texts = [entry.text for line in paper_grid("1").lines for entry in line.entries]
+    assert "70.43 [73.03]" in texts
+    assert "+2.14 [+2.45]" in texts  # 70.43 - 68.29, not the printed averages' difference
+    assert sum("[" in text for text in texts) == 18  # 14 averages and the 4 differences of them
+    assert [t for line in paper_grid("3").lines for e in line.entries if "[" in (t := e.text)] == ["24.0 [24.1]"]
+
+
+def test_table_2_states_the_mean_of_its_differences() -> None:
+    labels = [line.entries[0].text for line in paper_grid("2").lines if line.kind == "gain"]
+    assert labels == [
+        "Avg: +2.00 ↑ Improvement over CLIP",
+        "Avg: +2.45 ↑ Improvement over CLIP",
+        "Avg: +1.30 ↑ Improvement over MLCD",
+    ]
+
+
+def test_bold_is_the_best_of_its_column_of_its_row_or_of_its_group() -> None:
+    def bold(grid: Grid, skip: int) -> list[list[str]]:
+        return [[e.text for e in line.entries[skip:] if e.rank == BEST] for line in grid.lines if line.kind == "row"]
+
+    assert [len(texts) for texts in bold(paper_grid("4"), 1)] == [1, 0, 0, 11]  # DINOv2 wins SR-0.5 alone
+    assert bold(paper_grid("5b"), 1) == [["35.2"], ["28.6"], ["24.0"], ["19.9"]]
+    ocr_bench = [line.entries[7] for line in paper_grid("1").lines if line.kind == "row"]
+    assert [entry.text for entry in ocr_bench if entry.rank == BEST] == ["575", "588", "662", "749"]
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_every_format_has_one_width(table: str) -> None:
+    grid = paper_grid(table)
+    pipes = [line for line in GRID_WRITERS["markdown"](grid).splitlines() if line.startswith("|")]
+    assert {len(re.findall(r"(?<!\\)\|", line)) for line in pipes} == {grid.width + 1}
+    latex = [line for line in GRID_WRITERS["latex"](grid).splitlines() if line.endswith(r"\\")]
+    spans = [[int(n) for n in re.findall(r"\\multicolumn\{(\d+)\}", line)] for line in latex]
+    widths = {line.count(" & ") + 1 + sum(n - 1 for n in found) for line, found in zip(latex, spans, strict=True)}
+    assert widths == {grid.width}
+    html = GRID_WRITERS["html"](grid)
+    for row in re.findall(r"<tr.*?</tr>", html):
+        spanned = sum(int(n) - 1 for n in re.findall(r"colspan=(\d+)", row))
+        assert len(re.findall(r"<t[hd]\b", row)) + spanned == grid.width
+
+
+def test_latex_has_no_character_that_tex_would_act_on() -> None:
+    for table in TABLES:
+        body = "".join(GRID_WRITERS["latex"](paper_grid(table)).splitlines()[1:])
+        assert not re.search(r"(?<!\\)[%#_^]|[↑\u03c1]", body.replace(r"\resizebox{\textwidth}{!}{%", ""))
+
+
+def test_measured_rows_stand_below_the_reported_with_their_difference(tmp_path: Path) -> None:
+    found = measured(tmp_path, result("box AP", 0.380), result("box AP", 0.390, seed=1), result("mask AP", 0.3, seed=2))
+    lines = paper_grid("3", found).lines
+    assert [line.kind for line in lines] == ["row"] * 4 + ["block", "row", "gain"]
+    row, gain = lines[5:]
+    assert [entry.text for entry in row.entries[:5]] == ["rice-b16-512", "ViT-B/16", "512", "38.5 ± 0.7", "30.0"]
+    assert [entry.text for entry in gain.entries[3:6]] == ["-0.4", "-1.5", ""]
+    assert not any(entry.rank == BEST for line in lines[5:] for entry in line.entries)
+    assert paper_grid("3").lines == lines[:4]  # nothing of the reported part changes
+    assert found[0].keys == tuple(load(tmp_path)["key"][:2])
+
+
+def test_a_protocol_like_the_papers_has_no_note_and_any_other_says_what_differs(tmp_path: Path) -> None:
+    same = measured(tmp_path / "same", result("box AP", 0.4))
+    assert same[0].differs == ()
+    config = protocol_of("table3") | {"epochs": 3}
+    config["heads"] = config["heads"] | {"channels": 32}
+    other = measured(tmp_path / "other", result("box AP", 0.4, n=16, split="val", config=config))
+    assert other[0].differs == (
+        "16 test items instead of 5,000",
+        "split val instead of val2017",
+        "epochs 3 instead of 12",
+        "heads.channels 32 instead of 256",
+    )
+    grid = paper_grid("3", other)
+    assert grid.lines[5].entries[3].mark == "a"
+    assert grid.notes[-1].startswith("a: another protocol than the paper's: 16 test items")
+
+
+def test_results_that_differ_in_more_than_the_seed_are_never_averaged(tmp_path: Path) -> None:
+    config = protocol_of("table3") | {"epochs": 24}
+    found = measured(tmp_path, result("box AP", 0.3), result("box AP", 0.4, config=config))
+    assert sorted(cell.mean for cell in found) == pytest.approx([30.0, 40.0])
+    assert len({cell.encoder for cell in found}) == 2
+
+
+def test_an_encoder_of_ones_own_has_no_reported_number_beside_it(tmp_path: Path) -> None:
+    (cell,) = measured(tmp_path, result("box AP", 0.4, encoder="mine", reference="rice:ckpt/rice-b16-512"))
+    assert (cell.row, cell.printed, cell.difference) == ("", None, None)
+    assert [line.kind for line in paper_grid("3", [cell]).lines][4:] == ["block", "row"]
+
+
+def test_random_weights_of_a_reported_encoder_are_not_laid_beside_its_numbers(tmp_path: Path) -> None:
+    (cell,) = measured(tmp_path, result("box AP", 0.4, trained=False))
+    assert (cell.row, cell.encoder) == ("", "rice-b16-512 (untrained)")
+
+
+def test_the_average_of_measured_domains_is_computed_and_keeps_their_notes(tmp_path: Path) -> None:
+    domains = ("aerial", "videogames", "microscopic", "underwater", "documents", "electromagnetic", "real world")
+    config = protocol_of("table3", 2)
+    results = [
+        result(f"{name} AP", 0.1 * i, dataset="roboflow100", split="valid" if i == 1 else "test", config=config, seed=i)
+        for i, name in enumerate(domains, start=1)
+    ]
+    cells = measured(tmp_path, *results)
+    row = paper_grid("3", cells).lines[5]
+    assert row.entries[-1].text == "40.0"
+    assert [entry.mark for entry in row.entries[-8:]] == ["a", "", "", "", "", "", "", "a"]
+
+
+def test_an_ablation_lays_encoders_into_columns(tmp_path: Path) -> None:
+    cells = measured(tmp_path, result("box AP", 0.361, encoder="N 10"), result("box AP", 0.3, encoder="N 7", seed=1))
+    own = [cell for cell in cells if cell.table == "5a"]
+    assert [(cell.encoder, cell.row, cell.column, cell.printed) for cell in own] == [("N 10", "COCO-Det", "10", 35.2)]
+    assert [cell.encoder for cell in cells if cell.table == "3"] == ["N 7"]
+    row, gain = paper_grid("5a", cells).lines[-2:]
+    assert [entry.text for entry in row.entries] == ["COCO-Det", EMPTY, EMPTY, "36.1", EMPTY]
+    assert gain.entries[3].text == "+0.9"
+
+
+def test_hostile_labels_cannot_leave_their_cell(tmp_path: Path) -> None:
+    label = r'a & b \input{x} < b> | "c"'
+    cells = measured(tmp_path, result("box AP", 0.4, encoder=label))
+    assert "< b> |" not in GRID_WRITERS["html"](paper_grid("3", cells))
+    assert r"\input" not in GRID_WRITERS["latex"](paper_grid("3", cells))
+    assert r"< b> \|" in GRID_WRITERS["markdown"](paper_grid("3", cells))
+
+
+def test_csv_has_a_line_a_cell_with_plain_numbers(tmp_path: Path) -> None:
+    cells = measured(tmp_path, result("box AP", 0.4), result("box AP", 0.41, seed=1))
+    lines = list(csv.DictReader(io.StringIO(paper_csv("3", cells))))
+    assert len(lines) == 48 + 1
+    assert sum(float(line["printed"]) for line in lines if line["printed"]) == pytest.approx(
+        sum(float(text) for row in paper("3") for text in row.cells.values())
+    )
+    own = lines[-1]
+    assert float(own["measured"]) == pytest.approx(40.5)
+    assert float(own["difference"]) == pytest.approx(40.5 - 38.9)
+    assert own["results"].split() == list(load(tmp_path)["key"])
+    assert next(line["recomputed"] for line in lines if line["recomputed"]) == "15.4286"  # 108 / 7
+
+
+def test_curves_are_drawn_through_the_printed_numbers(tmp_path: Path) -> None:
+    cells = measured(tmp_path, result("box AP", 0.361, encoder="N 10"), result("box AP", 0.3, encoder="N 1", seed=1))
+    panels = curves(cells).axes
+    for axes, table in zip(panels, ("5a", "5b", "5c", "5d"), strict=True):
+        scales = [10.0 if row.method == "OCRBench" else 1.0 for row in paper(table)]
+        drawn = {line.get_label(): list(line.get_ydata()) for line in axes.get_lines()}
+        for row, scale in zip(paper(table), scales, strict=True):
+            label = row.method if scale == 1 else f"{row.method} / 10"
+            assert drawn[label] == [float(text) / scale for text in row.cells.values()]
+    own = panels[0].containers[0].lines[0]
+    assert [list(own.get_xdata()), list(own.get_ydata())] == [[0, 2], pytest.approx([30.0, 36.1])]
+
+
+def test_curves_are_written_as_picture_and_as_vectors(tmp_path: Path) -> None:
+    png, pdf = write_curves(tmp_path)
+    assert png.read_bytes().startswith(b"\x89PNG")
+    assert pdf.read_bytes().startswith(b"%PDF")
+    assert b"/Subtype /Image" not in pdf.read_bytes()
+
+
+def test_tables_are_chosen_by_name_or_by_their_number() -> None:
+    assert chosen(()) == TABLES
+    assert chosen(("5", "3")) == ("3", "5a", "5b", "5c", "5d")
+    for name in ("6", "5e", "", "3a"):
+        with pytest.raises(RiceError, match="expected one of"):
+            chosen((name,))
+
+
+def test_the_stored_config_of_a_sweep_is_what_its_protocol_is_compared_with() -> None:
+    assert json.loads(json.dumps(protocol_of("table4")))["epochs"] == 100
