@@ -60,8 +60,8 @@ def _table(table: str, frame: "pd.DataFrame") -> Iterator[Beside]:
     plan, rows = layout(table), {row.line: row for row in paper(table)}
     for name, source in plan.sources.items():
         found = frame[(frame["probe"] == source.probe) & (frame["metric"] == source.metric)]
-        if source.dataset is not None:
-            found = found[found["dataset"].str.lower() == source.dataset]
+        if source.datasets:
+            found = found[found["dataset"].str.lower().isin(source.datasets)]
         of_plan = found["encoder"].isin(ablation_labels(table) if plan.transposed else _all_ablations())
         found = found[of_plan if plan.transposed else ~of_plan]
         yield from _cells(table, plan, rows, name, source, found)
@@ -78,7 +78,8 @@ def _cells(
         varying = [key for key in _IDENTITY if distinct.loc[encoder, key] > 1]
         configs = found.loc[found["encoder"] == encoder, "config"].unique()
         suffix = ", ".join(_shown(key, first[key], configs) for key in varying)
-        values = group["value"] * (100.0 if first["unit"] == "fraction" else 1.0)
+        times = source.times or (100.0 if first["unit"] == "fraction" else 1.0)
+        values = group["value"] * times
         yield Beside(
             table=table,
             row="" if row is None else row.label,
@@ -122,6 +123,8 @@ def _shown(key: str, value: object, configs: Iterable[str]) -> str:
 
 
 def _differences(plan: Layout, source: Source, result: "pd.Series[Any]") -> Iterator[str]:
+    if source.caveat is not None:
+        yield source.caveat
     if source.n is not None and result["n"] != source.n:
         yield f"{result['n']:,} test items instead of {source.n:,}"
     if source.split is not None and result["split"] != source.split:

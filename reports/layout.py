@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from probes.import_formats.scales import TABLE_1, scale_of
 from reports.printed import TABLES
 from rice.errors import RiceError
 
@@ -13,16 +14,19 @@ Best = Literal["group", "block", "all", "row"]
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """A measured metric: of a probe, on a dataset by the name that the built-in sweeps give it (None: any).
+    """A measured metric: of a probe, on datasets by the names that built-in sweeps give them (none: on any).
 
-    `n` items and `split` are those of the paper's number, where they are known.
+    `n` items and `split` are those of the paper's number, where they are known. `times`: what the stored value is
+    multiplied by to be as printed (None: by 100 where it is a fraction). `caveat`: what the result cannot say.
     """
 
     probe: str
     metric: str
-    dataset: str | None = None
+    datasets: tuple[str, ...] = ()
     n: int | None = None
     split: str | None = None
+    times: float | None = None
+    caveat: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,10 +79,10 @@ def _parts(name: str) -> tuple[str, ...]:
 
 _TOWERS_B = {1: "dinov2-b14-518", 2: "siglip-b16-512", 3: "mlcd-b16-512", 4: "rice-b16-512"}
 _COCO, _LVIS, _ROBOFLOW = ("COCO Det AP", "COCO Seg AP"), ("LVIS Det AP", "LVIS Seg AP"), "roboflow100"
-_COCO_BOX = Source(probe="detection", dataset="coco", metric="box AP", n=5_000, split="val2017")
-_COCO_MASK = Source(probe="detection", dataset="coco", metric="mask AP", n=5_000, split="val2017")
-_LVIS_BOX = Source(probe="detection", dataset="lvis", metric="box AP", n=19_809, split="lvis_v1_val")
-_LVIS_MASK = Source(probe="detection", dataset="lvis", metric="mask AP", n=19_809, split="lvis_v1_val")
+_COCO_BOX = Source(probe="detection", datasets=("coco",), metric="box AP", n=5_000, split="val2017")
+_COCO_MASK = Source(probe="detection", datasets=("coco",), metric="mask AP", n=5_000, split="val2017")
+_LVIS_BOX = Source(probe="detection", datasets=("lvis",), metric="box AP", n=19_809, split="lvis_v1_val")
+_LVIS_MASK = Source(probe="detection", datasets=("lvis",), metric="mask AP", n=19_809, split="lvis_v1_val")
 _DOMAINS = {
     "Aerial": "aerial", "Video Games": "videogames", "Microscopic": "microscopic", "Under Water": "underwater",
     "Documents": "documents", "Electromagnetic": "electromagnetic", "Real world": "real world",
@@ -100,6 +104,22 @@ def _tracking_sources() -> dict[str, Source]:
     }
     for head, metric in _GOT.items():
         sources[f"GOT-10k {head}"] = Source(probe="tracking", metric=f"GOT-10k {metric}", n=180, split="test")
+    return sources
+
+
+def _multimodal_sources() -> dict[str, Source]:
+    """Of what rice import brings from lmms-eval."""
+    sources = {}
+    for column, metrics in TABLE_1.items():
+        (metric,) = set(metrics.values())
+        scale = scale_of(next(iter(metrics)), metric)
+        sources[column] = Source(
+            probe="lmms-eval",
+            metric=metric,
+            datasets=tuple(metrics),
+            times=None if scale is None else scale.printed,
+            caveat="imported: how its language model was trained on this encoder is not recorded",
+        )
     return sources
 
 
@@ -132,6 +152,7 @@ _LAYOUTS: dict[str, Layout] = {
             ),
         ),
         best="group",
+        sources=_multimodal_sources(),
         encoders={
             2: "clip-l14-336",
             3: "mlcd-l14-336",
@@ -172,7 +193,7 @@ _LAYOUTS: dict[str, Layout] = {
             "LVIS Det AP": _LVIS_BOX,
             "LVIS Seg AP": _LVIS_MASK,
             **{
-                head: Source(probe="detection", dataset=_ROBOFLOW, metric=f"{domain} AP", split="test")
+                head: Source(probe="detection", datasets=(_ROBOFLOW,), metric=f"{domain} AP", split="test")
                 for head, domain in _DOMAINS.items()
             },
         },

@@ -5,6 +5,7 @@ import io
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -154,6 +155,20 @@ def test_an_ablation_lays_encoders_into_columns(tmp_path: Path) -> None:
     row, gain = paper_grid("5a", cells).lines[-2:]
     assert [entry.text for entry in row.entries] == ["COCO-Det", EMPTY, EMPTY, "36.1", EMPTY]
     assert gain.entries[3].text == "+0.9"
+
+
+def test_imported_scores_are_laid_beside_table_1_as_it_prints_them(tmp_path: Path) -> None:
+    imported: dict[str, Any] = {"probe": "lmms-eval", "encoder": "rice-l14-336", "reference": "rice-l14-336"}
+    cells = measured(
+        tmp_path,
+        result("ocrbench_accuracy", 0.575, dataset="ocrbench", config={"task": 1}, **imported),
+        result("anls", 0.79, dataset="docvqa_val", config={"task": 2}, **imported),
+        result("pope_f1_score", 0.88, dataset="pope", config={"task": 3}, **imported),
+    )
+    found = {cell.column: (cell.mean, cell.printed) for cell in cells}
+    assert found == {"OCRBench": (pytest.approx(575.0), 575.0), "DocVQA": (pytest.approx(79.0), 79.19)}
+    assert all("not recorded" in cell.differs[0] for cell in cells)
+    assert {cell.line for cell in cells} == {5}
 
 
 def test_hostile_labels_cannot_leave_their_cell(tmp_path: Path) -> None:
