@@ -2,7 +2,7 @@
 
 import dataclasses
 import importlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
@@ -11,6 +11,9 @@ from rice.errors import RiceError, nearest
 from rice.progress import Progress
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from rice.encoders.base import Encoder
     from rice.encoders.spec import EncoderSpec
 
@@ -111,6 +114,28 @@ class CountsImages(Protocol):
 
     def count_images(self) -> int:
         """How many pictures pass through the encoder before the first seed's numbers. Errors: as `Probe.inspect`."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Resampling:
+    """Metrics of one seed as functions of how often each item is counted, for bootstraps over items.
+
+    `ids`: of the N items (pictures, sequences), unique. `scores`: weights (R, N), >= 0, column i for `ids[i]` -> by
+    metric's name (R,) values in its stored unit, NaN where a row leaves nothing to judge; ones give the stored value.
+    """
+
+    ids: Sequence[str]
+    scores: "Callable[[NDArray[np.float64]], Mapping[str, NDArray[np.float64]]]"
+
+
+@runtime_checkable
+class Resamples(Protocol):
+    """A probe whose metrics follow from its `items.parquet`: intervals and comparisons then resample the items."""
+
+    @staticmethod
+    def resampling(items: Path) -> Iterable[Resampling]:
+        """One for each set of items that is drawn on its own (a benchmark's clips, say). Imports no torch."""
         ...
 
 

@@ -19,18 +19,10 @@ from rice.progress import Progress
 from tracking.config import TrackingConfig
 from tracking.layouts import Benchmark, find_benchmark, fingerprint
 from tracking.pairs import Clips, Source, Stills
-from tracking.protocols import DEFAULT_PROTOCOL, Protocol
+from tracking.protocols import DEFAULT_PROTOCOL, TITLES, Protocol
 from tracking.sequence import Sequence as Clip
 
 COCO = "coco"
-TITLES = {
-    "got10k": "GOT-10k",
-    "lasot": "LaSOT",
-    "trackingnet": "TrackingNet",
-    "tnl2k": "TNL2K",
-    "folder": "clips",
-}
-"""Of benchmarks, as papers write them."""
 
 
 @dataclass(frozen=True)

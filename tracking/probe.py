@@ -1,16 +1,20 @@
 """The tracking probe (paper, section 4.4, Table 4): OSTrack's attention probing on a frozen encoder."""
 
-from collections.abc import Iterator
-from functools import cached_property
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from probes.protocol import Metric, identity
+from probes.protocol import Metric, Resampling, identity
 from rice.errors import RiceError
 from rice.progress import Progress, SilentProgress
 from tracking.config import TrackingConfig
 
 if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+    from numpy.typing import NDArray
+
     from rice.encoders.base import Encoder
     from rice.encoders.spec import EncoderSpec
     from tracking.material import HeldOut, Material, Places
@@ -31,8 +35,9 @@ class TrackingProbe:
     """Frozen tokens of template and search -> two ViT blocks -> CENTER head, judged by each benchmark's own protocol.
 
     The data root is one benchmark, or a folder of several of which the configuration names those that train and test.
-    `items.parquet`: per test clip its benchmark, frames and scores. `kept/`: the trained head, the tracks, and for
-    benchmarks whose truth is withheld the zip for their server.
+    `items.parquet`: per test clip its benchmark, frames and scores (percent; none where the toolkit leaves the clip out
+    of a mean). `kept/`: the trained head, the tracks, and for benchmarks whose truth is withheld the zip for their
+    server.
     """
 
     name: ClassVar[str] = "tracking"
@@ -116,6 +121,14 @@ class TrackingProbe:
             if test.benchmark in outcome.scores:
                 yield from self._metrics(test, outcome.scores[test.benchmark])
 
+    @staticmethod
+    def resampling(items: Path) -> Iterable[Resampling]:
+        """See `probes.protocol.Resamples`; each benchmark's clips are drawn on their own."""
+        import pandas as pd
+
+        for benchmark, rows in pd.read_parquet(items).groupby("benchmark", sort=True):
+            yield Resampling(ids=rows["id"].tolist(), scores=partial(_weighted_means, str(benchmark), rows))
+
     def _metrics(self, test: "HeldOut", scores: "Scores") -> Iterator[Metric]:
         from tracking.protocols import definition
         from tracking.score import stderr
@@ -181,10 +194,34 @@ def _write_items(path: Path, material: "Material", outcome: "Outcome") -> None:
     from rice.files import atomic_write
 
     rows = [
-        {"id": f"{test.benchmark}/{name}", "benchmark": test.benchmark, "frames": scores.frames[name], **values}
+        {"id": f"{test.benchmark}/{name}", "benchmark": test.benchmark, "frames": scores.frames[name]}
+        | {key: None if name in scores.left_out.get(key, ()) else value for key, value in values.items()}
         for test in material.tests
         if (scores := outcome.scores.get(test.benchmark)) is not None
         for name, values in scores.per_sequence.items()
     ]
     with atomic_write(path, "wb") as file:
         pd.DataFrame(rows).to_parquet(file)
+
+
+def _weighted_means(
+    benchmark: str, rows: "pd.DataFrame", weights_RN: "NDArray[np.float64]"
+) -> "Mapping[str, NDArray[np.float64]]":
+    """Fractions: means over clips, GOT-10k's over all their frames (`tracking.score`)."""
+    import numpy as np
+
+    from tracking.protocols import DEFAULT_PROTOCOL, TITLES
+
+    if DEFAULT_PROTOCOL[benchmark] == "got10k":
+        weights_RN = weights_RN * rows["frames"].to_numpy(dtype=np.float64)
+    means = {}
+    for key, name in _NAMES.items():
+        if key in rows and rows[key].notna().any():
+            value_N = rows[key].to_numpy(dtype=np.float64)
+            counted_N = np.isfinite(value_N)
+            share_R = weights_RN[:, counted_N].sum(axis=1)
+            total_R = weights_RN[:, counted_N] @ value_N[counted_N] / 100
+            means[f"{TITLES[benchmark]} {name}"] = np.divide(
+                total_R, share_R, out=np.full(len(weights_RN), np.nan), where=share_R > 0
+            )
+    return means

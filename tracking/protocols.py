@@ -24,6 +24,15 @@ DEFAULT_PROTOCOL: dict[str, Protocol] = {
 }
 """Benchmark -> the protocol of its own toolkit."""
 
+TITLES = {
+    "got10k": "GOT-10k",
+    "lasot": "LaSOT",
+    "trackingnet": "TrackingNet",
+    "tnl2k": "TNL2K",
+    "folder": "clips",
+}
+"""Of benchmarks, as papers write them."""
+
 Values_N: TypeAlias = NDArray[np.float64]
 
 

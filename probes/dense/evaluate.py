@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from probes.dense.data import Material
 from probes.dense.model import predict_pixels
+from probes.dense.scores import Counts, Score
 from probes.fit import split_batches
 from probes.images import load_ahead
 from rice.data.coco import IGNORE, CocoSplit
@@ -23,8 +23,6 @@ from rice.progress import Progress
 
 REPLICATES = 1000
 _BOOTSTRAP_SEED = 0
-
-Counts = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -81,48 +79,6 @@ def stack_counts(pictures: Iterable[tuple[Counts, Counts, Counts]]) -> PixelCoun
     if not counts.truth.any():
         raise RiceError("the test split has no pixel to judge: all are ignored")
     return counts
-
-
-def mean_iou(
-    intersection: NDArray[np.number], union: NDArray[np.number], truth: NDArray[np.number]
-) -> NDArray[np.float64]:
-    """Mean over the classes that occur in the truth of intersection / union; inputs (..., C), output (...).
-
-    NaN where no class occurs.
-    """
-    occurs = truth > 0
-    iou = np.divide(intersection, union, out=np.zeros(union.shape), where=occurs)
-    classes = occurs.sum(-1)
-    mean: NDArray[np.float64] = np.divide(iou.sum(-1), classes, out=np.full(classes.shape, np.nan), where=classes > 0)
-    return mean
-
-
-Score = Callable[[NDArray[np.number], NDArray[np.number], NDArray[np.number]], NDArray[np.float64]]
-
-
-def pixel_accuracy(
-    intersection: NDArray[np.number], union: NDArray[np.number], truth: NDArray[np.number]
-) -> NDArray[np.float64]:
-    """Share of the valid pixels that were given their class; inputs (..., C), output (...)."""
-    total = truth.sum(-1)
-    share: NDArray[np.float64] = np.divide(
-        intersection.sum(-1), total, out=np.full(np.shape(total), np.nan), where=total > 0
-    )
-    return share
-
-
-def foreground_iou(
-    intersection: NDArray[np.number], union: NDArray[np.number], truth: NDArray[np.number]
-) -> NDArray[np.float64]:
-    """`mean_iou` without the background."""
-    return mean_iou(intersection[..., 1:], union[..., 1:], truth[..., 1:])
-
-
-SCORES: dict[str, tuple[Score, str]] = {
-    "mIoU": (mean_iou, "mean IoU over the classes in the test truth, background included, from all images' pixels"),
-    "foreground mIoU": (foreground_iou, "mean IoU over the classes in the test truth, without the background"),
-    "pixel accuracy": (pixel_accuracy, "share of all test pixels, background included, given their class"),
-}
 
 
 def score_with_error(counts: PixelCounts, score: Score) -> tuple[float, float | None]:

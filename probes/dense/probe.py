@@ -1,13 +1,13 @@
 """The dense probe: how much of per-pixel recognition is linear in an encoder's frozen patch tokens?"""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from probes.linear_config import LinearConfig
-from probes.protocol import Metric, NotThisLayoutError
+from probes.protocol import Metric, NotThisLayoutError, Resampling
 from rice.errors import RiceError
 from rice.progress import Progress
 
@@ -107,6 +107,7 @@ class DenseProbe:
         whole fit part) are shared between seeds.
         """
         from probes.dense import data, evaluate, train
+        from probes.dense.scores import SCORES
 
         (train_split, test_split), config = self._splits, self.config
         size = self.input_size(encoder.spec, None)
@@ -115,7 +116,7 @@ class DenseProbe:
         counts = evaluate.judge(partial(heads.one, index=chosen), material, test_split, config.batch, progress)
         image_ids = [image.id for image in test_split.images]
         evaluate.write_items(workdir / "items.parquet", image_ids, counts, heads.rates[chosen])
-        for name, (score, definition) in evaluate.SCORES.items():
+        for name, (score, definition) in SCORES.items():
             value, stderr = evaluate.score_with_error(counts, score)
             yield Metric(
                 name=name,
@@ -127,6 +128,13 @@ class DenseProbe:
                 stderr=stderr,
                 protocol=f"{definition}; {self._protocol()}",
             )
+
+    @staticmethod
+    def resampling(items: Path) -> Iterable[Resampling]:
+        """See `probes.protocol.Resamples`."""
+        from probes.dense.scores import resampling
+
+        return resampling(items)
 
     def _protocol(self) -> str:
         config = self.config

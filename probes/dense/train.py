@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from probes.dense.data import Material, subsample
-from probes.dense.evaluate import mean_iou
+from probes.dense.scores import mean_iou
 from probes.fit import Indices, seeded_batches, split_batches
 from probes.linear import ChannelStatistics, LinearBatch, LinearHeads, best_rate, fit_heads
 from rice.progress import Progress

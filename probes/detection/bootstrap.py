@@ -13,7 +13,7 @@ from probes.detection.evaluators import THRESHOLDS
 from probes.detection.score_inputs import FREQUENCIES
 from probes.detection.score_items import Items, items, read_items, write_items
 
-__all__ = ["Items", "ap_of", "class_ap", "items", "read_items", "standard_error", "write_items"]
+__all__ = ["Items", "ap_of", "class_ap", "items", "read_items", "replicates", "standard_error", "write_items"]
 
 _RECALLS = np.linspace(0.0, 1.0, 101)
 _THRESHOLDS_OF = {"AP": slice(None), "AP50": slice(0, 1), "AP75": slice(5, 6)}
@@ -26,7 +26,7 @@ def ap_of(table: Items, weights: NDArray[np.number] | None = None) -> dict[str, 
     Fractions, -1 where no instance is left, as the evaluator. With ones, the evaluator's own figures.
     """
     weights_I = np.ones(len(table.image_ids)) if weights is None else np.asarray(weights, dtype=np.float64)
-    values = _summaries(table, class_ap(table, weights_I[None]))
+    values = replicates(table, weights_I[None])
     return {name: float(value_R[0]) if np.isfinite(value_R[0]) else -1.0 for name, value_R in values.items()}
 
 
@@ -44,6 +44,11 @@ def standard_error(table: Items, replicates: int = 200, seed: int = 0) -> dict[s
         parts.append(class_ap(table, weights_RI))
     values = _summaries(table, np.concatenate(parts))
     return {name: _deviation(value_R) if n > 1 else float("nan") for name, value_R in values.items()}
+
+
+def replicates(table: Items, weights_RI: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
+    """The figures of `ap_of` (R,) for each row of image weights; NaN where no instance is left."""
+    return _summaries(table, class_ap(table, weights_RI))
 
 
 def _deviation(values_R: NDArray[np.float64]) -> float:

@@ -1,12 +1,12 @@
 """The detection probe (paper, section 4.3): Cascade Mask R-CNN on a frozen encoder, on COCO, LVIS or Roboflow100."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from probes.detection.config import DetectionConfig
-from probes.protocol import Metric, NotThisLayoutError, identity
+from probes.protocol import Metric, NotThisLayoutError, Resampling, identity
 from rice.errors import RiceError
 from rice.progress import Progress
 
@@ -108,6 +108,13 @@ class DetectionProbe:
         write_items(workdir / "items.parquet", outcome.judged["bbox"].items)
         for kind, judged in outcome.judged.items():
             yield from self._metrics(_NAMES[kind], judged)
+
+    @staticmethod
+    def resampling(items: Path) -> Iterable[Resampling]:
+        """See `probes.protocol.Resamples`: AP, AP50, AP75 (LVIS: APr, APc, APf) of boxes, or a suite's means."""
+        from probes.detection.resample import resampling
+
+        return resampling(items)
 
     def _train(self, encoder: "Encoder", seed: int, workdir: Path, progress: Progress) -> "Outcome":
         """One training under `workdir`; cached features are shared between seeds."""

@@ -1,17 +1,20 @@
 """The image-level probe: k nearest neighbours and a linear classifier on one frozen vector per picture."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from probes.linear_config import LinearConfig
-from probes.protocol import Metric, identity
+from probes.protocol import Metric, Resampling, identity
 from rice.errors import RiceError
 from rice.progress import Progress
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from probes.knn.data import ImageFolder, Picture
     from probes.knn.model import Vectors
     from rice.encoders.base import Encoder
@@ -137,6 +140,20 @@ class KnnProbe:
         evaluate.write_items(workdir / "items.parquet", folder, knn.tolist(), linear.tolist(), rate)
         yield self._metric("knn top-1", (knn == tests.labels).tolist(), self._knn_protocol())
         yield self._metric("linear top-1", (linear == tests.labels).tolist(), self._linear_protocol())
+
+    @staticmethod
+    def resampling(items: Path) -> Iterable[Resampling]:
+        """See `probes.protocol.Resamples`: both accuracies are means over pictures."""
+        import pandas as pd
+
+        frame = pd.read_parquet(items)
+        right_N2 = frame[["knn_correct", "linear_correct"]].to_numpy(dtype=float)
+
+        def scores(weights_RN: "NDArray[np.float64]") -> "Mapping[str, NDArray[np.float64]]":
+            share_R2 = weights_RN @ right_N2 / weights_RN.sum(axis=1, keepdims=True)
+            return {"knn top-1": share_R2[:, 0], "linear top-1": share_R2[:, 1]}
+
+        return [Resampling(ids=frame["image"].tolist(), scores=scores)]
 
     def _metric(self, name: str, correct: list[bool], protocol: str) -> Metric:
         from probes.knn.evaluate import accuracy

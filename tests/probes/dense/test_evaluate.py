@@ -10,12 +10,10 @@ from sklearn.metrics import accuracy_score, jaccard_score
 from probes.dense.evaluate import (
     PixelCounts,
     count_pixels,
-    foreground_iou,
-    mean_iou,
-    pixel_accuracy,
     score_with_error,
     stack_counts,
 )
+from probes.dense.scores import foreground_iou, mean_iou, pixel_accuracy
 from rice.data.coco import IGNORE
 from rice.errors import RiceError
 
