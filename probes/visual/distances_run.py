@@ -1,0 +1,137 @@
+"""Towers over one sample, one after the other, in a folder that keeps what a killed run finished.
+
+Shapes: N images, K towers.
+"""
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from probes.provenance import commit, same_run, versions
+from probes.visual.distances import BINS, LEVEL, REPLICATES, paired_differences
+from probes.visual.distances_draw import write_pictures
+from probes.visual.distances_measure import Measured, measure
+from probes.visual.distances_sample import Sample
+from probes.visual.distances_towers import Tower
+from rice.errors import RiceError
+from rice.files import leftovers, read_json, sha256_json, write_json
+from rice.progress import Progress
+
+FORMAT = 1
+"""Raised when a change of code changes the numbers: what an older version left is then not continued."""
+PICTURE, REPORT = "tokens", "tokens.json"
+OUTPUTS = (f"{PICTURE}.png", f"{PICTURE}.pdf", REPORT)
+_RUN, _SCRATCH = "run.json", ".work"
+
+
+class Comparison:
+    """Towers over one sample at one grid, in one folder."""
+
+    def __init__(
+        self, towers: Sequence[Tower], sample: Sample, grid: int, out: Path, *, seed: int, data: str = ""
+    ) -> None:
+        """Writes nothing. `data`: what the report calls the data set.
+
+        Errors: RiceError where `out` holds anything else, or the same of another setting.
+        """
+        self.towers, self.sample, self.grid, self.out, self.seed, self.data = towers, sample, grid, out, seed, data
+        self._facts: dict[str, Any] = {
+            "verb": "tokens",
+            "format": FORMAT,
+            "images": len(sample),
+            "seed": seed,
+            "grid": grid,
+            "split": sample.split,
+            "encoders": [tower.label for tower in towers],
+            "pictures": sample.sha256,
+            "fingerprints": [tower.fingerprint for tower in towers],
+        }
+        self._refuse_other()
+
+    @property
+    def done(self) -> bool:
+        """Whether an earlier run finished."""
+        return (self.out / _RUN).is_file() and all((self.out / name).is_file() for name in OUTPUTS)
+
+    def run(self, device: str, progress: Progress) -> list[Measured]:
+        """Do what earlier runs left to do. Nothing is written before the first tower is measured.
+
+        Errors: RiceError naming a picture that is damaged, or a tower that gives no usable tokens.
+        """
+        if not (self.out / REPORT).is_file():
+            for tower in self.towers:
+                if not self._part(tower).is_file():
+                    measured = measure(tower, self.sample, self.grid, device, progress)
+                    same_run(self.out, self._facts)
+                    write_json(self._part(tower), measured.as_json())
+            found = [Measured.from_json(read_json(self._part(tower))) for tower in self.towers]
+            write_json(self.out / REPORT, self._report(found))
+        found = self.read()
+        if not self.done:
+            write_pictures(self.out / PICTURE, found, self.caption)
+        self._clean()
+        return found
+
+    def read(self) -> list[Measured]:
+        """What the report holds. Errors: RiceError where it cannot be read."""
+        return [Measured.from_json(value) for value in read_json(self.out / REPORT)["encoders"]]
+
+    @property
+    def caption(self) -> str:
+        """One line on what was measured."""
+        pairs = self.grid**2 * (self.grid**2 - 1) // 2
+        place = f" of {self.data}" if self.data else ""
+        split = f" {self.sample.split}" if self.sample.split else ""
+        images = f"{len(self.sample):,} image{'s' if len(self.sample) != 1 else ''}"
+        return f"{images}{place}{split}, {self.grid} × {self.grid} tokens each, {pairs:,} pairs an image"  # noqa: RUF001
+
+    def _part(self, tower: Tower) -> Path:
+        return self.out / _SCRATCH / f"{sha256_json([tower.label, tower.fingerprint])}.json"
+
+    def _clean(self) -> None:
+        """Remove the parts, and what killed writers left."""
+        for name in (_RUN, *OUTPUTS):
+            for leftover in leftovers(self.out / name):
+                leftover.unlink(missing_ok=True)
+        shutil.rmtree(self.out / _SCRATCH, ignore_errors=True)
+
+    def _refuse_other(self) -> None:
+        if self.out.exists() and not self.out.is_dir():
+            raise RiceError(f"--out {self.out} is a file; give a folder")
+        if (self.out / _RUN).is_file():
+            same_run(self.out, self._facts)
+        elif self.out.is_dir():
+            foreign = sorted({path.name for path in self.out.iterdir()} - {p.name for p in leftovers(self.out / _RUN)})
+            if foreign:
+                raise RiceError(
+                    f"--out {self.out} already holds {foreign[0]!r}, not written by this; choose another --out"
+                )
+
+    def _report(self, found: Sequence[Measured]) -> dict[str, Any]:
+        return {
+            "config": self._facts | {"bins": BINS, "range": [0, 2], "distance": "1 - cosine, pairs within one image"},
+            "data": {"name": self.data, "split": self.sample.split, "images": list(self.sample.names)},
+            "encoders": [measured.as_json() for measured in found],
+            "differences": differences(found, self.seed),
+            "bootstrap": {"resampled": "images", "replicates": REPLICATES, "level": LEVEL, "interval": "percentiles"},
+            "versions": versions(),
+            "commit": commit(),
+        }
+
+
+def differences(found: Sequence[Measured], seed: int) -> list[dict[str, Any]]:
+    """All pairs of towers: mean distance of the second minus that of the first, raw and centred, paired over images."""
+    kinds = {}
+    for kind in ("raw", "centred"):
+        means_NK = np.stack([getattr(measured, kind).image_means for measured in found], axis=1)
+        kinds[kind] = paired_differences(means_NK, seed)
+    rows = []
+    for raw, centred in zip(kinds["raw"], kinds["centred"], strict=True):
+        row: dict[str, Any] = {"first": found[raw.first].label, "second": found[raw.second].label}
+        for kind, difference in (("raw", raw), ("centred", centred)):
+            row[kind] = {"mean": difference.mean, "low": difference.low, "high": difference.high}
+        rows.append(row)
+    return rows
