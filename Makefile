@@ -6,7 +6,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: install quickstart test lint format lock clean
+.PHONY: install quickstart test lint format docs lock clean
 
 install: $(READY)
 
@@ -33,9 +33,13 @@ format: $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# The documentation as a site, into site/; building asks nothing of any network.
+docs: $(READY)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
 # Every extra in one file, without any index's address.
 lock: $(READY)
 	$(BIN)/uv pip compile --quiet --universal --all-extras --no-emit-index-url --no-header --no-annotate pyproject.toml --output-file requirements.lock
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis quickstart out
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis quickstart out site

@@ -34,7 +34,7 @@ _METRIC_TYPES: Mapping[str, tuple[type, ...]] = {
     "name": (str,), "value": _NUMBER, "n": _COUNT, "unit": (str,), "higher_is_better": (bool,), "split": (str,),
     "stderr": _OPTIONAL_NUMBER, "protocol": (str,),
 }  # fmt: skip
-_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 _TAG = re.compile(r"<[A-Za-z/!?]")
 
 
@@ -117,9 +117,11 @@ def _dishonest(document: Mapping[str, Any], identity: Mapping[str, Any]) -> str 
         found = unsafe_label(text, identifier=name in identifiers)
         if found:
             return f"has {found} in its {name}: {text[:60]!r}"
-    if sha256_json({**identity, "seed": document["seed"]}) != document["key"]:
-        return "has a key that is not the hash of its identity: edited by hand"
-    return None
+    try:
+        key = sha256_json({**identity, "seed": document["seed"]})
+    except UnicodeEncodeError:  # JSON can spell half of a surrogate pair
+        return "has text in its identity that is not Unicode"
+    return None if key == document["key"] else "has a key that is not the hash of its identity: edited by hand"
 
 
 def _refuse_constant(name: str) -> float:

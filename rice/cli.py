@@ -27,6 +27,9 @@ VERBS: dict[str, tuple[str, str]] = {
     "data check": ("probes.check:check", "Validate a data root and say what each probe would find in it."),
     "sweep": ("probes.sweep:sweep", "Encoders x probes x datasets x seeds, resumable."),
     "tables": ("reports.tables_command:tables", "Results, and the paper's tables: Markdown, LaTeX, CSV or HTML."),
+    "compare": ("reports.compare:compare", "Which differences between encoders are more than noise? Pairs and ranks."),
+    "report": ("reports.report_command:report", "Results, provenance, clips, figures, the paper's tables: one page."),
+    "import": ("reports.import_command:import_results", "Scores made by lmms-eval, mteb, COCO or tracking tools."),
     "detect train": ("probes.detection.commands:train", "Train Cascade Mask R-CNN on a frozen encoder, and judge it."),
     "detect eval": ("probes.detection.commands:evaluate", "Judge a trained detector on a split."),
     "detect predict": ("probes.detection.commands:predict", "Pictures with boxes, masks and scores; COCO results."),
@@ -36,6 +39,8 @@ VERBS: dict[str, tuple[str, str]] = {
     "track run": ("tracking.commands:run", "Follow one target through a video: annotated film, result file."),
     "track score": ("tracking.score_command:score", "Success, precision, AO of anybody's tracking results."),
     "pca": ("probes.visual.pca:pca", "PCA of patch tokens over a video, a folder of frames or a picture."),
+    "tsne": ("probes.visual.tsne:tsne", "Objects of a data set on a t-SNE sphere, several encoders side by side."),
+    "tokens": ("probes.visual.token_distances:tokens", "Distances between a picture's tokens, by encoder or by step."),
 }
 
 ENTRY_POINTS = "rice.verbs"

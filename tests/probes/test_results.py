@@ -165,6 +165,8 @@ def _broken(document: dict[str, Any]) -> dict[str, bytes]:
         "control character": change(encoder="a\u202eb"),
         "older": change(schema=0),
         "edited": whole.replace(b'"layer": -1', b'"layer": -2'),
+        "half a surrogate in the identity": whole.replace(b'"grid": "native"', b'"grid": "\\ud800"'),
+        "half a surrogate in a label": change(encoder="\ud800"),
         "encoder is no text": change(encoder=["a"]),
     }
 
