@@ -20,8 +20,8 @@ def quickstart(*, out: Path = Path("quickstart"), jobs: int = 1) -> int:
     """The main job in minutes, on generated data and the photographs that scikit-image and scikit-learn install.
 
     Sweeps three small encoders that build offline (one of them trained) over the probes `dense` and `knn` with three
-    seeds, prints and writes the table, and shows patch tokens as colours on a generated clip and on real photographs.
-    Killed, the same command goes on.
+    seeds, prints and writes the table, shows patch tokens as colours on a generated clip and on real photographs, and
+    ends with a page of it all. Killed, the same command goes on.
 
     Args:
         out: Folder for everything it writes.
@@ -29,6 +29,7 @@ def quickstart(*, out: Path = Path("quickstart"), jobs: int = 1) -> int:
     """
     from probes.sweep import sweep
     from probes.visual.pca import pca
+    from reports.report_command import report
 
     require("skimage", "samples")
     require("sklearn", "samples")
@@ -42,6 +43,7 @@ def quickstart(*, out: Path = Path("quickstart"), jobs: int = 1) -> int:
         folder = out / "inputs" / name
         _write_pictures(draw(), folder)
         pca((folder,), encoder=ENCODER, out=out / "pca" / name, size=_PHOTO_SIZE[1] if name == "photos" else _CLIP_EDGE)
+    report((out / "sweep",), out=out / "site", figures=(out / "pca",), title="rice quickstart")
     _say_where(out, time.monotonic() - started)
     return 0
 
@@ -103,9 +105,10 @@ def _photos() -> "Iterator[tuple[str, Image]]":
 def _say_where(out: Path, seconds: float) -> None:
     print(  # noqa: T201
         f"\nquickstart took {seconds:.0f} s. Look at:\n"
+        f"  {out}/site/index.html             all of it as one page: open it in a browser\n"
         f"  {out}/table.md, .tex, .csv, .html   the table above\n"
         f"  {out}/pca/clip/pca.mp4              patch tokens of a generated clip as colours\n"
         f"  {out}/pca/photos/strip.png          the same on real photographs\n"
         f"  {out}/sweep/results                 one JSON file per result, with all that it needs to be repeated\n"
-        "Next: rice encoders, rice data check ROOT, rice sweep --help"
+        "Next: rice compare, rice encoders, rice data check ROOT, rice sweep --help"
     )

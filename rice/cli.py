@@ -13,7 +13,7 @@ from typing import Any
 from rice.errors import RiceError, nearest
 
 VERBS: dict[str, tuple[str, str]] = {
-    "quickstart": ("reports.workflows:quickstart", "The main job in minutes, offline: sweep, table, PCA clip."),
+    "quickstart": ("reports.workflows:quickstart", "The main job in minutes, offline: sweep, table, PCA clip, page."),
     "encoders": ("rice.encoders.commands:encoders", "List the zoo of encoders."),
     "doctor": (
         "rice.encoders.doctor:doctor",

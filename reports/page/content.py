@@ -1,0 +1,210 @@
+"""From stored results to what the page shows, as JSON: every repeated thing once, referred to by its place in `pool`.
+
+    pool      texts, configurations, specs, package versions, ...
+    settings  fields of a result that its seeds share, as places in `pool`: lists in the order of `setting_fields`
+    results   [key, setting, seed, seconds, finished, images_per_s, peak_memory (pool)]
+    rows      encoders as labelled; columns: what was measured, its unit, the note below the table
+    cells     [row, column, mean, spread, "41.25 ± 0.31", [[result, value, stderr, n, split, protocol], ...],
+               [[table, the paper's row, its column, reported value, mean in its units, how the protocol differs], ...]]
+    views     columns chosen, ordered and headed as one table of the paper has them: [column, [head, ...]]
+
+Means and spreads are in the column's unit, fractions in percent; a spread is a standard deviation (ddof 1) over seeds.
+"""
+
+import json
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from reports.formats import Cell
+from reports.layout import Layout, layout
+from reports.page.columns import Cells, Column, Measurement, Row, arrange, measurements, natural
+from reports.printed import TABLES, paper
+
+if TYPE_CHECKING:
+    from reports.beside import Beside
+
+DECIMALS = 2
+SETTING_FIELDS = (
+    *("encoder", "reference", "weights", "trained", "encoder_fingerprint", "encoder_spec", "size", "layer"),
+    *("tokens", "gflops", "probe", "protocol_version", "dataset", "dataset_fingerprint", "config", "run_only"),
+    *("device", "versions", "commit"),
+)
+_RANK_OF_ITS_OWN = 2
+_TITLES = {
+    "1": "Table 1: multimodal LLM",
+    "2": "Table 2: referring segmentation",
+    "3": "Table 3: detection",
+    "4": "Table 4: tracking",
+    **{f"5{part}": f"Table 5{part}: ablation" for part in "abcd"},
+}
+
+
+class Pool:
+    """Values without repetition; equal as JSON is equal."""
+
+    def __init__(self) -> None:
+        self.values: list[Any] = []
+        self._places: dict[str, int] = {}
+
+    def place(self, value: Any) -> int:
+        """Where `value` lies in `values`."""
+        text = json.dumps(value, sort_keys=True)
+        place = self._places.setdefault(text, len(self.values))
+        if place == len(self.values):
+            self.values.append(value)
+        return place
+
+
+def page_data(documents: Sequence[Mapping[str, Any]], besides: Iterable["Beside"] = ()) -> dict[str, Any]:
+    """See the module. `besides`: measured cells that have a place in the paper's tables (`reports.beside`)."""
+    pool, settings = Pool(), Pool()
+    cells = arrange(measurements(documents))
+    rows = sorted({row for row, _ in cells}, key=lambda row: natural(row.label, row.variant))
+    columns = sorted({column for _, column in cells}, key=lambda c: natural(c.probe, c.dataset, c.metric, c.variant))
+    numbers = {document["key"]: number for number, document in enumerate(documents)}
+    placed = _place(cells, besides)
+    of_row, of_column = _grouped(cells)
+    row_numbers = {row: number for number, row in enumerate(rows)}
+    column_numbers = {column: number for number, column in enumerate(columns)}
+    return {
+        "decimals": DECIMALS,
+        "setting_fields": SETTING_FIELDS,
+        "results": [_result(document, pool, settings) for document in documents],
+        "rows": [_row(row, of_row[row]) for row in rows],
+        "columns": [_column(column, of_column[column]) for column in columns],
+        "cells": [
+            [
+                row_numbers[row],
+                column_numbers[column],
+                *_score(group),
+                [_seed(one, numbers, pool) for one in group],
+                [_beside(one) for one in placed.get((row, column), ())],
+            ]
+            for (row, column), group in cells.items()
+        ],
+        "views": _views(placed, column_numbers),
+        "settings": settings.values,
+        "pool": pool.values,
+    }
+
+
+def fingerprints(data: Mapping[str, Any]) -> list[set[str]]:
+    """Of each row of `page_data`: the fingerprints of its encoder."""
+    place = SETTING_FIELDS.index("encoder_fingerprint")
+    found: list[set[str]] = [set() for _ in data["rows"]]
+    for row, _, _, _, _, seeds, _ in data["cells"]:
+        for result, *_ in seeds:
+            found[row].add(data["pool"][data["settings"][data["results"][result][1]][place]])
+    return found
+
+
+def _result(document: Mapping[str, Any], pool: Pool, settings: Pool) -> list[Any]:
+    config = document["identity"]["config"]
+    fields = document | document["identity"]
+    fields["run_only"] = {k: v for k, v in document["resolved_config"].items() if config.get(k) != v}
+    setting = settings.place([pool.place(fields[name]) for name in SETTING_FIELDS])
+    own = (document[name] for name in ("seed", "seconds", "finished", "images_per_s"))
+    return [document["key"], setting, *own, pool.place(document["peak_memory"])]
+
+
+def _grouped(cells: Cells) -> tuple[dict[Row, list[Measurement]], dict[Column, list[Measurement]]]:
+    of_row: dict[Row, list[Measurement]] = {}
+    of_column: dict[Column, list[Measurement]] = {}
+    for (row, column), group in cells.items():
+        of_row.setdefault(row, []).extend(group)
+        of_column.setdefault(column, []).extend(group)
+    return of_row, of_column
+
+
+def _row(row: Row, found: Sequence[Measurement]) -> dict[str, Any]:
+    document = found[0].document
+    return {"label": row.label, "name": document["encoder"], "variant": row.variant, "trained": document["trained"]}
+
+
+def _column(column: Column, found: Sequence[Measurement]) -> dict[str, Any]:
+    return {
+        "levels": [column.probe, column.dataset, column.metric],
+        "variant": column.variant,
+        "unit": found[0].unit,
+        "better": found[0].metric["higher_is_better"],
+        "note": _note(column, found),
+    }
+
+
+def _note(column: Column, found: Sequence[Measurement]) -> str:
+    """What n is and by which protocol, as `reports.tables` writes it."""
+    sizes = sorted({one.metric["n"] for one in found})
+    count = f"n = {sizes[0]}" if len(sizes) == 1 else f"n = {sizes[0]} to {sizes[-1]}"
+    protocols = "; ".join(dict.fromkeys(one.metric["protocol"] for one in found))
+    label = " / ".join(filter(None, (column.probe, column.dataset, column.metric, column.variant)))
+    return f"{label}: {count}, {found[0].unit}, split {found[0].metric['split']}; {protocols}"
+
+
+def _score(group: Sequence[Measurement]) -> tuple[float, float | None, str]:
+    values = [one.value for one in group]
+    mean = statistics.fmean(values)
+    spread = statistics.stdev(values) if len(values) > 1 else None
+    return mean, spread, Cell(mean, spread, len(values), _RANK_OF_ITS_OWN).text(DECIMALS)
+
+
+def _seed(one: Measurement, numbers: Mapping[str, int], pool: Pool) -> list[Any]:
+    metric = one.metric
+    places = pool.place(metric["split"]), pool.place(metric["protocol"])
+    return [numbers[one.document["key"]], one.value, one.stderr, metric["n"], *places]
+
+
+def _place(cells: Cells, besides: Iterable["Beside"]) -> "dict[tuple[Row, Column], list[Beside]]":
+    """What the paper reports for each cell. A cell's results are among its Beside's, which knows the metric by name."""
+    by_key: dict[str, list[tuple[Row, Column]]] = {}
+    for place, group in cells.items():
+        for one in group:
+            by_key.setdefault(one.document["key"], []).append(place)
+    placed: dict[tuple[Row, Column], list[Beside]] = {}
+    for beside in besides:
+        plan = layout(beside.table)
+        source = plan.sources[_name(beside, plan)]
+        for place in dict.fromkeys(place for key in beside.keys for place in by_key[key]):
+            if (place[1].probe, place[1].metric) == (source.probe, source.metric):
+                placed.setdefault(place, []).append(beside)
+    return placed
+
+
+def _name(beside: "Beside", plan: Layout) -> str:
+    """The paper's name of what was measured: of Table 5, whose columns are encoders, the row."""
+    return beside.row if plan.transposed else beside.column
+
+
+def _beside(one: "Beside") -> list[Any]:
+    return [one.table, one.row, one.column, _printed(one), one.mean, list(one.differs)]
+
+
+def _printed(one: "Beside") -> str | None:
+    """The reported value as printed: 35.0, not 35."""
+    return next((row.cells.get(one.column) for row in paper(one.table) if row.line == one.line), None)
+
+
+def _views(
+    placed: "Mapping[tuple[Row, Column], Sequence[Beside]]", numbers: Mapping[Column, int]
+) -> list[dict[str, Any]]:
+    found: dict[str, dict[str, set[int]]] = {table: {} for table in TABLES}
+    for (_, column), besides in placed.items():
+        for one in besides:
+            found[one.table].setdefault(_name(one, layout(one.table)), set()).add(numbers[column])
+    return [
+        {
+            "id": f"table-{table}",
+            "title": _TITLES[table],
+            "caption": layout(table).caption,
+            "columns": [[number, heads] for name, heads in _heads(table) for number in sorted(named.get(name, ()))],
+        }
+        for table, named in found.items()
+    ]
+
+
+def _heads(table: str) -> list[tuple[str, tuple[str, str]]]:
+    """(name, (group, rest of the name)) in the paper's order; the scores of Table 5 are of one group."""
+    plan = layout(table)
+    if plan.transposed:
+        return [(name, (plan.groups[0][0], name)) for name in plan.sources]
+    return [(name, (group, name.removeprefix(f"{group} "))) for group, names in plan.groups for name in names]
