@@ -85,7 +85,13 @@ def _config_differences(configs: "pd.Series[str]") -> "pd.Series[str]":
     keys = sorted({key for config in parsed.values() for key in config})
     varying = [k for k in keys if len({json.dumps(c.get(k), sort_keys=True) for c in parsed.values()}) > 1]
     short = {text: " ".join(f"{k}={c[k]}" for k in varying if k in c) for text, c in parsed.items()}
-    return configs.map(short)
+    alike: dict[str, list[str]] = {}
+    for text, label in short.items():  # 1 and "1" read the same, and are not
+        alike.setdefault(label, []).append(text)
+    numbered = {
+        text: f"{label} #{i}" for label, texts in alike.items() if len(texts) > 1 for i, text in enumerate(texts, 1)
+    }
+    return configs.map(short | numbered)
 
 
 def _with_labels(frame: "pd.DataFrame", keys: Sequence[str]) -> "pd.DataFrame":

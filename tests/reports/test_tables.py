@@ -70,6 +70,7 @@ def test_one_seed_has_no_spread() -> None:
     "change",
     [
         {"config": json.dumps({"grid": "matched", "epochs": 5})},
+        {"config": json.dumps({"grid": "native", "epochs": "5"})},
         {"encoder_fingerprint": "e" * 64},
         {"dataset_fingerprint": "c" * 64},
         {"protocol_version": 2},
