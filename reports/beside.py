@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from reports.labels import config_differences, flattened
 from reports.layout import Layout, Source, ablation_labels, layout
 from reports.printed import TABLES, Row, number, paper
 from rice.encoders.spec import EncoderReference
@@ -112,13 +113,9 @@ def _zoo_name(reference: str) -> str:
 
 
 def _shown(key: str, value: object, configs: Iterable[str]) -> str:
-    """What tells a variant from others of its encoder: 'epochs 24', 'size 512', 'dataset 1a2b3c4d'."""
+    """What tells a variant from others of its encoder: 'epochs=24', 'size 512', 'dataset 1a2b3c4d'."""
     if key == "config":
-        flat = {text: _flat(json.loads(text)) for text in configs}
-        names = {
-            name: {str(config.get(name)) for config in flat.values()} for config in flat.values() for name in config
-        }
-        return ", ".join(f"{n} {_value(flat[str(value)], n)}" for n, values in names.items() if len(values) > 1)
+        return config_differences(configs)[str(value)]
     return f"{key.removesuffix('_fingerprint')} {str(value)[:8] if key.endswith('fingerprint') else value}"
 
 
@@ -131,8 +128,8 @@ def _differences(plan: Layout, source: Source, result: "pd.Series[Any]") -> Iter
         yield f"split {result['split']} instead of {source.split}"
     if plan.sweep is None:
         return
-    config = _flat(json.loads(result["config"]))
-    known = [_flat(paper) for probe, paper in _protocols(plan.sweep) if probe == result["probe"]]
+    config = flattened(json.loads(result["config"]))
+    known = [flattened(paper) for probe, paper in _protocols(plan.sweep) if probe == result["probe"]]
     apart = [[key for key in {**paper, **config} if paper.get(key) != config.get(key)] for paper in known]
     if not known or not min(apart, key=len):
         return
@@ -161,13 +158,6 @@ def _protocols(sweep: str) -> list[tuple[str, dict[str, Any]]]:
         parsed = identity(parse_config(config, flags(entry.overrides), f"sweep {sweep}"))
         found.append((entry.probe, json.loads(json.dumps(parsed))))
     return found
-
-
-def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in config.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return flat
 
 
 def _value(config: Mapping[str, Any], key: str) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import tyro
 
@@ -12,23 +12,10 @@ from probes.detection.score_inputs import IouType
 from probes.import_formats.document import label, read_document
 from probes.import_formats.foreign import Imported, Whose, make_result
 from probes.imports import KNOWN, Planned, plan, read_results, recognise
-from probes.protocol import Metric
 from rice.errors import RiceError
-from rice.files import atomic_write, sha256_file, sha256_json
-from tracking.protocols import DEFAULT_PROTOCOL, PROTOCOLS, READS, TITLES, Protocol, definition, known
-
-if TYPE_CHECKING:
-    from tracking.score import Scores
-
-_NAMES = {
-    "success": "success",
-    "precision": "precision",
-    "norm_precision": "norm. precision",
-    "ao": "AO",
-    "sr_0.5": "SR0.5",
-    "sr_0.75": "SR0.75",
-}
-"""As the tracking probe names its metrics."""
+from rice.files import sha256_file, sha256_json
+from tracking.items import metrics, write_items
+from tracking.protocols import DEFAULT_PROTOCOL, PROTOCOLS, READS, known
 
 _MARKS = {"new": "stored", "already there": "already there", "replaces another": "replaced"}
 
@@ -225,7 +212,7 @@ def _score_tracks(folder: Path, scoring: _Scoring) -> Imported:
             "judged_on": truth.resolve().name,
             "notes": notes,
         },
-        metrics=_metrics(TITLES[benchmark], scores, truth.resolve().name, protocol),
+        metrics=list(metrics(benchmark, scores, truth.resolve().name, "tracks made elsewhere")),
         versions={},
         seconds=0.0,
         seed=scoring.seed,
@@ -233,41 +220,8 @@ def _score_tracks(folder: Path, scoring: _Scoring) -> Imported:
     return Imported(
         result=result,
         notes=tuple(notes),
-        write_items=partial(_write_items, benchmark=benchmark, scores=scores),
+        write_items=partial(write_items, scores={benchmark: scores}),
     )
-
-
-def _metrics(title: str, scores: "Scores", split: str, protocol: Protocol) -> list[Metric]:
-    """Fractions, as the tracking probe gives them."""
-    from tracking.score import stderr
-
-    errors = stderr(scores)
-    return [
-        Metric(
-            name=f"{title} {_NAMES[name]}",
-            value=value / 100,
-            n=len(scores.frames),
-            unit="fraction",
-            higher_is_better=True,
-            split=split,
-            stderr=errors[name] / 100 if name in errors else None,
-            protocol=f"{protocol}: {definition(protocol)}; tracks made elsewhere",
-        )
-        for name, value in scores.values.items()
-    ]
-
-
-def _write_items(path: Path, benchmark: str, scores: "Scores") -> None:
-    """A row a sequence, as the tracking probe's: its benchmark, frames and scores, none where a mean leaves it out."""
-    import pandas as pd
-
-    rows: list[dict[str, Any]] = [
-        {"id": f"{benchmark}/{name}", "benchmark": benchmark, "frames": scores.frames[name]}
-        | {key: None if name in scores.left_out.get(key, ()) else value for key, value in values.items()}
-        for name, values in scores.per_sequence.items()
-    ]
-    with atomic_write(path, "wb") as file:
-        pd.DataFrame(rows).to_parquet(file)
 
 
 def _hashes(path: Path) -> dict[str, str]:

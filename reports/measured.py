@@ -5,10 +5,11 @@ its version. Only then are they ever compared.
 """
 
 import functools
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+from reports.labels import config_differences
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -135,16 +136,9 @@ def _remarks(field: str, cells: Sequence[Cell]) -> list[str]:
     if field == "dataset_fingerprint":
         return [f"data {value[:_HASH_LENGTH]}" for value in values]
     if field == "config":
-        return _config_differences(values)
+        labels = config_differences(values)
+        return [labels[value] for value in values]
     if field == "protocol":
         distinct = sorted(set(values))
         return [f"protocol {distinct.index(value) + 1}" for value in values]
     return [f"version {value}" if field == "protocol_version" else str(value) for value in values]
-
-
-def _config_differences(texts: Sequence[str]) -> list[str]:
-    """The fields in which the configs differ: 'grid=matched'."""
-    configs: list[dict[str, Any]] = [json.loads(text) for text in texts]
-    keys = sorted({key for config in configs for key in config})
-    varying = [key for key in keys if len({json.dumps(c.get(key), sort_keys=True) for c in configs}) > 1]
-    return [" ".join(f"{key}={config[key]}" for key in varying if key in config) for config in configs]

@@ -5,13 +5,12 @@ or weights, the table is split by what differs, and says so.
 """
 
 import dataclasses
-import json
-import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from reports.formats import Cell, Table
 from reports.grid import EMPTY
+from reports.labels import config_differences, natural
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,7 +30,7 @@ def build(
 
     `decimals`: digits that will be shown; means that agree in them are equally good.
     """
-    frame = _in_percent(frame.assign(config=_config_differences(frame["config"])))
+    frame = _in_percent(frame.assign(config=frame["config"].map(config_differences(frame["config"].unique()))))
     row_keys, column_keys = list(rows), list(columns)
     _split_mixed(frame, row_keys, column_keys)
     split = [k for k in (*row_keys, *column_keys) if k not in (*rows, *columns)]
@@ -50,8 +49,8 @@ def build(
     table = Table(
         tuple(row_keys),
         tuple(column_keys),
-        sorted({row for row, _ in cells}, key=_natural),
-        sorted({column for _, column in cells}, key=_natural),
+        sorted({row for row, _ in cells}, key=lambda row: natural(*row)),
+        sorted({column for _, column in cells}, key=lambda column: natural(*column)),
         cells,
         _extras(frame, row_keys, extras),
     )
@@ -77,21 +76,6 @@ def _split_mixed(frame: "pd.DataFrame", rows: list[str], columns: list[str]) -> 
             distinct = frame.groupby([*rows, *columns], dropna=False)[key].nunique(dropna=False)
             if (distinct > 1).any():
                 target.append(key)
-
-
-def _config_differences(configs: "pd.Series[str]") -> "pd.Series[str]":
-    """Replace each config (JSON text) by the fields in which the configs of the frame differ: 'grid=matched'."""
-    parsed: dict[str, dict[str, Any]] = {text: json.loads(text) for text in configs.unique()}
-    keys = sorted({key for config in parsed.values() for key in config})
-    varying = [k for k in keys if len({json.dumps(c.get(k), sort_keys=True) for c in parsed.values()}) > 1]
-    short = {text: " ".join(f"{k}={c[k]}" for k in varying if k in c) for text, c in parsed.items()}
-    alike: dict[str, list[str]] = {}
-    for text, label in short.items():  # 1 and "1" read the same, and are not
-        alike.setdefault(label, []).append(text)
-    numbered = {
-        text: f"{label} #{i}" for label, texts in alike.items() if len(texts) > 1 for i, text in enumerate(texts, 1)
-    }
-    return configs.map(short | numbered)
 
 
 def _with_labels(frame: "pd.DataFrame", keys: Sequence[str]) -> "pd.DataFrame":
@@ -151,9 +135,3 @@ def _notes(frame: "pd.DataFrame", table: Table, column_keys: Sequence[str]) -> l
     )
     notes += [f"{' / '.join(row)}, {' / '.join(column)}: {cell.seeds} of {most} seeds." for row, column, cell in few]
     return notes
-
-
-def _natural(labels: tuple[str, ...]) -> list[list[str | int]]:
-    """Sort key that puts 'layer 9' before 'layer 10'."""
-    parts = (re.split(r"([0-9]+)", label.lower()) for label in labels)
-    return [[int(part) if i % 2 else part for i, part in enumerate(label)] for label in parts]

@@ -1,7 +1,7 @@
 """The tracking probe (paper, section 4.4, Table 4): OSTrack's attention probing on a frozen encoder."""
 
-from collections.abc import Iterable, Iterator, Mapping
-from functools import cached_property, partial
+from collections.abc import Iterable, Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -11,24 +11,9 @@ from rice.progress import Progress, SilentProgress
 from tracking.config import TrackingConfig
 
 if TYPE_CHECKING:
-    import numpy as np
-    import pandas as pd
-    from numpy.typing import NDArray
-
     from rice.encoders.base import Encoder
     from rice.encoders.spec import EncoderSpec
-    from tracking.material import HeldOut, Material, Places
-    from tracking.run import Outcome
-    from tracking.score import Scores
-
-_NAMES = {
-    "success": "success",
-    "precision": "precision",
-    "norm_precision": "norm. precision",
-    "ao": "AO",
-    "sr_0.5": "SR0.5",
-    "sr_0.75": "SR0.75",
-}
+    from tracking.material import Material, Places
 
 
 class TrackingProbe:
@@ -100,6 +85,7 @@ class TrackingProbe:
         from probes.cache import encoder_key
         from rice.files import sha256_json
         from rice.train.world import World
+        from tracking.items import metrics, write_items
         from tracking.run import Training
 
         weights = encoder_key(encoder, self.input_size(encoder.spec, None), "tracking")
@@ -116,36 +102,18 @@ class TrackingProbe:
         )
         outcome = training.run(progress, World(0, 1, encoder.device))
         training.keep(workdir / "kept")
-        _write_items(workdir / "items.parquet", self.material, outcome)
-        for test in self.material.tests:
-            if test.benchmark in outcome.scores:
-                yield from self._metrics(test, outcome.scores[test.benchmark])
+        judged = [test for test in self.material.tests if test.benchmark in outcome.scores]
+        scores = {test.benchmark: outcome.scores[test.benchmark] for test in judged}
+        write_items(workdir / "items.parquet", scores)
+        for test in judged:
+            yield from metrics(test.benchmark, scores[test.benchmark], test.split, self.protocol())
 
     @staticmethod
     def resampling(items: Path) -> Iterable[Resampling]:
         """See `probes.protocol.Resamples`; each benchmark's clips are drawn on their own."""
-        import pandas as pd
+        from tracking.items import resampling
 
-        for benchmark, rows in pd.read_parquet(items).groupby("benchmark", sort=True):
-            yield Resampling(ids=rows["id"].tolist(), scores=partial(_weighted_means, str(benchmark), rows))
-
-    def _metrics(self, test: "HeldOut", scores: "Scores") -> Iterator[Metric]:
-        from tracking.protocols import definition
-        from tracking.score import stderr
-
-        errors = stderr(scores)
-        for name, value in scores.values.items():
-            error = errors.get(name)
-            yield Metric(
-                name=f"{test.title} {_NAMES[name]}",
-                value=value / 100,
-                n=len(scores.frames),
-                unit="fraction",
-                higher_is_better=True,
-                split=test.split,
-                stderr=None if error is None else error / 100,
-                protocol=f"{scores.protocol}: {definition(scores.protocol)}; {self.protocol()}",
-            )
+        return resampling(items)
 
     def protocol(self) -> str:
         """How the tracker is trained and run, in words."""
@@ -186,42 +154,3 @@ class TrackingProbe:
 
 def _count(count: int, noun: str) -> str:
     return f"{count} {noun}{'' if count == 1 else 's'}"
-
-
-def _write_items(path: Path, material: "Material", outcome: "Outcome") -> None:
-    import pandas as pd
-
-    from rice.files import atomic_write
-
-    rows = [
-        {"id": f"{test.benchmark}/{name}", "benchmark": test.benchmark, "frames": scores.frames[name]}
-        | {key: None if name in scores.left_out.get(key, ()) else value for key, value in values.items()}
-        for test in material.tests
-        if (scores := outcome.scores.get(test.benchmark)) is not None
-        for name, values in scores.per_sequence.items()
-    ]
-    with atomic_write(path, "wb") as file:
-        pd.DataFrame(rows).to_parquet(file)
-
-
-def _weighted_means(
-    benchmark: str, rows: "pd.DataFrame", weights_RN: "NDArray[np.float64]"
-) -> "Mapping[str, NDArray[np.float64]]":
-    """Fractions: means over clips, GOT-10k's over all their frames (`tracking.score`)."""
-    import numpy as np
-
-    from tracking.protocols import DEFAULT_PROTOCOL, TITLES
-
-    if DEFAULT_PROTOCOL[benchmark] == "got10k":
-        weights_RN = weights_RN * rows["frames"].to_numpy(dtype=np.float64)
-    means = {}
-    for key, name in _NAMES.items():
-        if key in rows and rows[key].notna().any():
-            value_N = rows[key].to_numpy(dtype=np.float64)
-            counted_N = np.isfinite(value_N)
-            share_R = weights_RN[:, counted_N].sum(axis=1)
-            total_R = weights_RN[:, counted_N] @ value_N[counted_N] / 100
-            means[f"{TITLES[benchmark]} {name}"] = np.divide(
-                total_R, share_R, out=np.full(len(weights_RN), np.nan), where=share_R > 0
-            )
-    return means

@@ -5,11 +5,12 @@ what differs in it, and where that is the encoder's own, the rows are. So a colu
 """
 
 import json
-import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from reports.labels import config_differences
 
 _COLUMN = ("probe", "dataset", "metric")
 _DETAILS = ("split", "config", "protocol_version", "protocol", "dataset_fingerprint", "unit")
@@ -77,12 +78,6 @@ def arrange(found: Sequence[Measurement]) -> Cells:
     return {place: sorted(group, key=lambda one: int(one.document["seed"])) for place, group in cells.items()}
 
 
-def natural(*labels: str) -> list[list[str | int]]:
-    """Sort key that puts 'layer 9' before 'layer 10', as in `reports.tables`."""
-    parts = (re.split(r"([0-9]+)", label.lower()) for label in labels)
-    return [[int(part) if i % 2 else part for i, part in enumerate(label)] for label in parts]
-
-
 def _measurement(document: Mapping[str, Any], metric: Mapping[str, Any]) -> Measurement:
     identity, scale = document["identity"], 100 if metric["unit"] == "fraction" else 1
     unit = "%" if metric["unit"] == "fraction" else metric["unit"]
@@ -128,7 +123,7 @@ def _labels(found: Sequence[Measurement], split: Sequence[str]) -> Iterator[str]
 
 def _texts(key: str, values: Sequence[Any]) -> list[str]:
     if key == "config":
-        short = _config_differences(set(values))
+        short = config_differences(values)
         return [short[value] for value in values]
     if key == "protocol":  # a paragraph: numbered here, in full in the notes
         numbers = {text: i for i, text in enumerate(sorted(set(values)), start=1)}
@@ -138,11 +133,3 @@ def _texts(key: str, values: Sequence[Any]) -> list[str]:
     if key in ("split", "unit"):
         return [str(value) for value in values]
     return [f"{key.replace('_', ' ')} {'?' if value is None else value}" for value in values]
-
-
-def _config_differences(configs: set[str]) -> dict[str, str]:
-    """Each config (JSON text) -> the fields in which they differ: 'grid=matched'."""
-    parsed: dict[str, dict[str, Any]] = {text: json.loads(text) for text in configs}
-    keys = sorted({key for config in parsed.values() for key in config})
-    varying = [k for k in keys if len({json.dumps(c.get(k), sort_keys=True) for c in parsed.values()}) > 1]
-    return {text: " ".join(f"{k}={c[k]}" for k in varying if k in c) for text, c in parsed.items()}

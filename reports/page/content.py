@@ -17,8 +17,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from reports.formats import Cell
+from reports.labels import natural
 from reports.layout import Layout, layout
-from reports.page.columns import Cells, Column, Measurement, Row, arrange, measurements, natural
+from reports.page.columns import Cells, Column, Measurement, Row, arrange, measurements
 from reports.printed import TABLES, paper
 
 if TYPE_CHECKING:

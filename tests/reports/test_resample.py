@@ -5,7 +5,6 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -27,9 +26,9 @@ from reports.resample import Resampler, intervals
 from reports.statistics import summary
 from rice.errors import RiceError
 from rice.progress import SilentProgress
+from tracking.items import metrics, write_items
 from tracking.metrics import Truth
-from tracking.probe import TrackingProbe, _write_items
-from tracking.protocols import DEFAULT_PROTOCOL, TITLES
+from tracking.protocols import DEFAULT_PROTOCOL
 from tracking.score import Scores, judge
 
 
@@ -157,18 +156,15 @@ def tracked(benchmark: str, copies: Mapping[str, int], seed: int = 4) -> Scores:
 def test_trackings_items_give_its_metrics_and_count_clips(tmp_path: Path, benchmark: str) -> None:
     names = ["bear", "cat", "dog", "far", "lost"]
     scores = tracked(benchmark, dict.fromkeys(names, 1))
-    test = SimpleNamespace(benchmark=benchmark, title=TITLES[benchmark], split="test")
-    material, outcome = SimpleNamespace(tests=[test]), SimpleNamespace(scores={benchmark: scores})
-    _write_items(tmp_path / "items.parquet", material, outcome)  # type: ignore[arg-type]
-    probe = SimpleNamespace(protocol=str)
-    stored = {m.name: m.value for m in TrackingProbe._metrics(probe, test, scores)}  # type: ignore[arg-type]
+    write_items(tmp_path / "items.parquet", {benchmark: scores})
+    stored = {m.name: m.value for m in metrics(benchmark, scores, "test", "a test")}
     assert whole("tracking", tmp_path / "items.parquet") == pytest.approx(stored, abs=1e-9)
     (group,) = groups("tracking", tmp_path / "items.parquet")
     counts = [2, 0, 1, 3, 1]
     again = tracked(benchmark, dict(zip(names, counts, strict=True)))
     order = [counts[names.index(name.split("/")[1].split("-")[0])] for name in group.ids]
     values = group.scores(np.array([order], dtype=float))
-    expected = {m.name: m.value for m in TrackingProbe._metrics(probe, test, again)}  # type: ignore[arg-type]
+    expected = {m.name: m.value for m in metrics(benchmark, again, "test", "a test")}
     assert {name: float(value[0]) for name, value in values.items()} == pytest.approx(expected, abs=1e-9)
 
 
