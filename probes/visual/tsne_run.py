@@ -1,0 +1,199 @@
+"""From encoders and objects to spheres, encoder by encoder, in a folder that keeps what a killed run finished.
+
+Shapes: N objects, D width, 3 space.
+"""
+
+import dataclasses
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from probes.dense.model import TokenGrid
+from probes.provenance import commit, device_name, same_run, versions
+from probes.visual.distances_towers import Tower
+from probes.visual.objects import SMALLEST_SHARE, Objects, object_features
+from probes.visual.separation import Separation, separation
+from probes.visual.sphere import ITERATIONS, project
+from probes.visual.tsne_draw import Panel, Shown, write_pictures
+from probes.visual.tsne_page import write_page
+from rice.data.coco import CocoSplit
+from rice.errors import RiceError
+from rice.files import atomic_write, leftovers, read_json, sha256_json, write_json
+from rice.progress import Progress
+
+FORMAT = 1
+"""Raised when a change of code changes the numbers: what an older version left is then not continued."""
+PICTURES, PAGE, REPORT = "tsne", "tsne.html", "tsne.json"
+OUTPUTS = (f"{PICTURES}.png", f"{PICTURES}.pdf", PAGE, REPORT)
+_RUN, _SCRATCH = "run.json", ".work"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TsneConfig:
+    """What is chosen and how it is projected; see the verb's flags."""
+
+    objects: int
+    categories: int
+    perplexity: float
+    seed: int
+
+
+class Atlas:
+    """Spheres of the same objects under several encoders, in one folder."""
+
+    def __init__(
+        self,
+        towers: Sequence[Tower],
+        sizes: Sequence[int],
+        split: CocoSplit,
+        config: TsneConfig,
+        out: Path,
+        *,
+        name: str = "",
+    ) -> None:
+        """Writes nothing. `sizes`: input pixels of each tower. `name`: what captions call the data set.
+
+        Errors: RiceError where `out` holds anything else, or the same of another setting.
+        """
+        self.towers, self.sizes, self.config, self.out = towers, sizes, config, out
+        self.data = f"{name} {split.name}".strip()
+        self._facts: dict[str, Any] = {
+            "verb": "tsne",
+            "format": FORMAT,
+            **dataclasses.asdict(config),
+            "encoders": [tower.label for tower in towers],
+            "sizes": list(sizes),
+            "iterations": ITERATIONS,
+            "split": split.name,
+            "data": split.fingerprint(),
+            "fingerprints": [tower.fingerprint for tower in towers],
+        }
+        self._refuse_other()
+
+    @property
+    def done(self) -> bool:
+        """Whether an earlier run finished."""
+        return (self.out / _RUN).is_file() and all((self.out / name).is_file() for name in OUTPUTS)
+
+    def run(self, objects: Objects, device: str, progress: Progress) -> list[Panel]:
+        """Do what earlier runs left to do. Nothing is written before the first encoder has seen all objects.
+
+        Errors: RiceError naming a picture that is damaged, or an encoder that gives no usable features.
+        """
+        shown = self._shown(objects)
+        panels, facts = [], []
+        for tower, size in zip(self.towers, self.sizes, strict=True):
+            if not self._part(tower).with_suffix(".json").is_file():
+                self._encode(tower, size, objects, device, progress)
+        for tower in self.towers:
+            fact = read_json(self._part(tower).with_suffix(".json"))
+            features_ND = torch.from_numpy(np.load(self._part(tower), allow_pickle=False))
+            panels.append(self._panel(features_ND, fact["label"], objects.labels, progress))
+            facts.append(fact)
+        write_pictures(self.out / PICTURES, panels, shown)
+        write_page(self.out / PAGE, panels, shown)
+        write_json(self.out / REPORT, self._report(panels, facts, shown, objects))
+        shutil.rmtree(self.out / _SCRATCH, ignore_errors=True)
+        return panels
+
+    def read(self) -> list[Panel]:
+        """What the report of a finished run holds. Errors: RiceError where it cannot be read."""
+        return [_from_json(value) for value in read_json(self.out / REPORT)["encoders"]]
+
+    def _encode(self, tower: Tower, size: int, objects: Objects, device: str, progress: Progress) -> None:
+        encoder = tower.load(device)
+        grid = TokenGrid.of(encoder.spec, size)
+        label = tower.label if encoder.trained or tower.label.endswith("(untrained)") else f"{tower.label} (untrained)"
+        features_ND = object_features(encoder, objects, grid, progress, f"{label}: encode")
+        same_run(self.out, self._facts)
+        with atomic_write(self._part(tower), "wb") as file:
+            np.save(file, features_ND.numpy())
+        facts = {
+            "label": label,
+            "trained": encoder.trained,
+            "weights": encoder.weights,
+            "fingerprint": tower.fingerprint,
+            "spec": dataclasses.asdict(encoder.spec),
+            "input": size,
+            "tokens": grid.tokens**2,
+            "device": device_name(str(encoder.device)),
+        }
+        write_json(self._part(tower).with_suffix(".json"), facts)
+
+    def _panel(self, features_ND: Tensor, label: str, labels: list[int], progress: Progress) -> Panel:
+        found = project(features_ND, self.config.perplexity, progress, f"{label}: t-SNE")
+        return Panel(
+            label=label,
+            points=found.points.numpy(),
+            radius=found.radius,
+            kl=found.kl,
+            separation=separation(features_ND, labels),
+        )
+
+    def _part(self, tower: Tower) -> Path:
+        return self.out / _SCRATCH / f"{sha256_json([tower.label, tower.fingerprint])}.npy"
+
+    def _refuse_other(self) -> None:
+        if self.out.exists() and not self.out.is_dir():
+            raise RiceError(f"--out {self.out} is a file; give a folder")
+        if (self.out / _RUN).is_file():
+            same_run(self.out, self._facts)
+        elif self.out.is_dir():
+            own = {self.out / _SCRATCH, *leftovers(self.out / _RUN)}
+            foreign = sorted(path.name for path in self.out.iterdir() if path not in own)
+            if foreign:
+                raise RiceError(
+                    f"--out {self.out} already holds {foreign[0]!r}, not written by this; choose another --out"
+                )
+
+    def _shown(self, objects: Objects) -> Shown:
+        grids = {size // tower.spec.patch for tower, size in zip(self.towers, self.sizes, strict=True)}
+        tokens = " and ".join(f"{edge} × {edge}" for edge in sorted(grids))  # noqa: RUF001
+        region = "mask" if objects.masks else "box"
+        return Shown(
+            categories=[category.name for category in objects.categories],
+            labels=np.array(objects.labels),
+            images=[objects.split.images[annotation.image].id for annotation in objects.annotations],
+            annotations=[annotation.id for annotation in objects.annotations],
+            caption=(
+                f"{len(objects.annotations):,} objects of {self.data} in "
+                f"{len(objects.categories)} categories, each the mean of the patch tokens under its {region}; "
+                f"{tokens} tokens; perplexity {self.config.perplexity:g}"
+            ),
+        )
+
+    def _report(
+        self, panels: Sequence[Panel], facts: Sequence[Mapping[str, Any]], shown: Shown, objects: Objects
+    ) -> dict[str, Any]:
+        rows = zip(shown.annotations, shown.images, shown.labels.tolist(), strict=True)
+        return {
+            "config": self._facts | {"smallest_share": SMALLEST_SHARE, "region": "mask" if objects.masks else "box"},
+            "caption": shown.caption,
+            "categories": [{"id": category.id, "name": category.name} for category in objects.categories],
+            "objects": [{"annotation": a, "image": i, "category": c} for a, i, c in rows],
+            "encoders": [
+                dict(fact)
+                | dataclasses.asdict(panel.separation)
+                | {"radius": panel.radius, "kl": panel.kl, "points": panel.points.tolist()}
+                for panel, fact in zip(panels, facts, strict=True)
+            ],
+            "versions": versions(),
+            "commit": commit(),
+        }
+
+
+def _from_json(value: Mapping[str, Any]) -> Panel:
+    statistics = {field.name: value[field.name] for field in dataclasses.fields(Separation)}
+    return Panel(
+        label=value["label"],
+        points=np.array(value["points"]),
+        radius=value["radius"],
+        kl=value["kl"],
+        separation=Separation(**statistics),
+    )
