@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from rice.errors import RiceError
-from rice.files import read_json, write_json
+from rice.files import leftovers, read_json, write_json
 
 PACKAGES = ("rice-suite", "torch", "torchvision", "transformers", "timm", "open_clip_torch", "numpy")
 
@@ -24,6 +24,27 @@ def same_run(folder: Path, facts: dict[str, object]) -> None:
             was, now = found.get(wrong[0]), facts[wrong[0]]
             raise RiceError(f"{folder} holds another run: its {wrong[0]} is {was!r}, not {now!r}; name another --out")
     write_json(path, facts)
+
+
+def refuse_other(folder: Path, facts: dict[str, object], scratch: str) -> None:
+    """Errors: RiceError where the folder holds another run, or anything that no run of this kind has written yet: until
+    there is a run.json, only `scratch` and what a killed writer left may be there. Writes nothing that is not there."""
+    if folder.exists() and not folder.is_dir():
+        raise RiceError(f"--out {folder} is a file; give a folder")
+    if (folder / "run.json").is_file():
+        same_run(folder, facts)
+    elif folder.is_dir():
+        own = {folder / scratch, *leftovers(folder / "run.json")}
+        foreign = sorted(path.name for path in folder.iterdir() if path not in own)
+        if foreign:
+            raise RiceError(f"--out {folder} already holds {foreign[0]!r}, not written by this; choose another --out")
+
+
+def default_device() -> str:
+    """The GPU where there is one."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 @functools.cache

@@ -17,7 +17,7 @@ from probes.images import load_ahead, squash
 from probes.provenance import device_name
 from probes.visual.distances import Distribution, Float64, image_distances
 from probes.visual.distances_sample import Sample
-from probes.visual.distances_towers import Tower
+from probes.visual.towers import Tower
 from rice.encoders.base import Encoder
 from rice.errors import RiceError
 from rice.progress import Progress

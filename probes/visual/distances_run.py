@@ -10,13 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from probes.provenance import commit, same_run, versions
+from probes.provenance import commit, refuse_other, same_run, versions
 from probes.visual.distances import BINS, LEVEL, REPLICATES, paired_differences
 from probes.visual.distances_draw import write_pictures
 from probes.visual.distances_measure import Measured, measure
 from probes.visual.distances_sample import Sample
-from probes.visual.distances_towers import Tower
-from rice.errors import RiceError
+from probes.visual.towers import Tower
 from rice.files import leftovers, read_json, sha256_json, write_json
 from rice.progress import Progress
 
@@ -49,7 +48,7 @@ class Comparison:
             "pictures": sample.sha256,
             "fingerprints": [tower.fingerprint for tower in towers],
         }
-        self._refuse_other()
+        refuse_other(self.out, self._facts, _SCRATCH)
 
     @property
     def done(self) -> bool:
@@ -97,18 +96,6 @@ class Comparison:
             for leftover in leftovers(self.out / name):
                 leftover.unlink(missing_ok=True)
         shutil.rmtree(self.out / _SCRATCH, ignore_errors=True)
-
-    def _refuse_other(self) -> None:
-        if self.out.exists() and not self.out.is_dir():
-            raise RiceError(f"--out {self.out} is a file; give a folder")
-        if (self.out / _RUN).is_file():
-            same_run(self.out, self._facts)
-        elif self.out.is_dir():
-            foreign = sorted({path.name for path in self.out.iterdir()} - {p.name for p in leftovers(self.out / _RUN)})
-            if foreign:
-                raise RiceError(
-                    f"--out {self.out} already holds {foreign[0]!r}, not written by this; choose another --out"
-                )
 
     def _report(self, found: Sequence[Measured]) -> dict[str, Any]:
         return {

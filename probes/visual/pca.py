@@ -11,6 +11,7 @@ from typing import Annotated
 
 import tyro
 
+from probes.provenance import default_device
 from probes.visual.palette import Palette, load_palette
 from probes.visual.source import DEFAULT_SIZE, SCRATCH_GIB, PcaConfig, Source, look
 from probes.visual.workplace import STRIP, VIDEO
@@ -107,7 +108,7 @@ def _run(
     from rice.encoders.load import load_encoder
 
     name, weights, device = tower_as_asked
-    encoder = load_encoder(name, weights=weights, device=device or _device())
+    encoder = load_encoder(name, weights=weights, device=device or default_device())
     weights_only = EncoderReference(EncoderReference.parse(name).name)  # the size is no part of a palette's identity
     tower = Tower(encoder, fingerprint(weights_only, weights), name)
     palette = None
@@ -125,9 +126,3 @@ def refuse_other_encoder(facts: Mapping[str, str], fingerprint: str, layer: int)
     if (facts.get("fingerprint"), facts.get("layer")) != (fingerprint, str(layer)):
         fitted_to = f"{facts.get('encoder', 'another encoder')}, layer {facts.get('layer')}"
         raise RiceError(f"--components were fitted to {fitted_to} with its weights then; fit them anew for this one")
-
-
-def _device() -> str:
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"

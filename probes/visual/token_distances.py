@@ -1,6 +1,6 @@
 """`rice tokens`: how far apart an image's patch tokens lie, encoder beside encoder or step by step (Fig. 4).
 
-`distances` is the statistic, `distances_sample` chooses the pictures, `distances_towers` the encoders.
+`distances` is the statistic, `distances_sample` chooses the pictures, `towers` the encoders.
 """
 
 from collections.abc import Sequence
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
+from probes.provenance import default_device
 from rice.errors import RiceError
 from rice.progress import BarProgress
 
@@ -63,7 +64,7 @@ def tokens(
     if run and weights != ("default",):
         raise RiceError("--weights goes with --encoders; a --run has its own")
     from probes.visual.distances_sample import draw_sample
-    from probes.visual.distances_towers import matched_grid, named_towers, run_towers
+    from probes.visual.towers import matched_grid, named_towers, run_towers
 
     sample = draw_sample(data, split, images, seed)
     towers = run_towers(run) if run else named_towers(encoders, weights)
@@ -74,7 +75,7 @@ def tokens(
     comparison = Comparison(towers, sample, edge, out, seed=seed, data=data.resolve().name)
     if comparison.done:
         print("all is there")  # noqa: T201
-    found = comparison.run(device or _device(), BarProgress())
+    found = comparison.run(device or default_device(), BarProgress())
     print(report(found, comparison.caption, seed))  # noqa: T201
     print("\n".join(str(out / name) for name in ("tokens.png", "tokens.pdf", "tokens.json")))  # noqa: T201
 
@@ -128,9 +129,3 @@ def _interval(value: dict[str, float | None]) -> str:
     if value["low"] is None:
         return f"{value['mean']:+.4f}"
     return f"{value['mean']:+.4f} [{value['low']:+.4f}, {value['high']:+.4f}]"
-
-
-def _device() -> str:
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
+from probes.provenance import default_device
 from rice.errors import RiceError, require
 from rice.progress import BarProgress
 
 if TYPE_CHECKING:
-    from probes.visual.distances_towers import Tower
+    from probes.visual.towers import Tower
     from probes.visual.tsne_draw import Panel
 
 
@@ -64,9 +65,9 @@ def tsne(
         raise RiceError("expected --encoders, one or more; see: rice tsne --help")
     require("plotly", "page")
     require("sklearn", "page")
-    from probes.visual.distances_towers import named_towers
     from probes.visual.objects import choose
     from probes.visual.sphere import check_perplexity
+    from probes.visual.towers import named_towers
     from probes.visual.tsne_draw import check_categories
     from probes.visual.tsne_run import OUTPUTS, Atlas, TsneConfig
     from rice.data.coco import open_split
@@ -84,14 +85,14 @@ def tsne(
     else:
         chosen = choose(whole, objects=objects, categories=categories, seed=seed)
         check_perplexity(perplexity, len(chosen.annotations))
-        panels = atlas.run(chosen, device or _device(), BarProgress())
+        panels = atlas.run(chosen, device or default_device(), BarProgress())
     print(report(panels))  # noqa: T201
     print("\n".join(str(out / name) for name in OUTPUTS))  # noqa: T201
 
 
 def input_sizes(towers: "Sequence[Tower]", grid: int | Literal["native"]) -> list[int]:
     """Input pixels of each tower. Errors: RiceError naming the one that cannot take this grid."""
-    from probes.visual.distances_towers import matched_grid
+    from probes.visual.towers import matched_grid
 
     if grid == "native":
         return [tower.spec.native_size for tower in towers]
@@ -109,9 +110,3 @@ def _test_split(data: Path) -> str:
 
     splits = find_splits(data)
     return next(iter(splits)) if len(splits) == 1 else role(splits).test
-
-
-def _device() -> str:
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"

@@ -15,16 +15,15 @@ import torch
 from torch import Tensor
 
 from probes.dense.model import TokenGrid
-from probes.provenance import commit, device_name, same_run, versions
-from probes.visual.distances_towers import Tower
+from probes.provenance import commit, device_name, refuse_other, same_run, versions
 from probes.visual.objects import SMALLEST_SHARE, Objects, object_features
 from probes.visual.separation import Separation, separation
 from probes.visual.sphere import ITERATIONS, project
+from probes.visual.towers import Tower
 from probes.visual.tsne_draw import Panel, Shown, write_pictures
 from probes.visual.tsne_page import write_page
 from rice.data.coco import CocoSplit
-from rice.errors import RiceError
-from rice.files import atomic_write, leftovers, read_json, sha256_json, write_json
+from rice.files import atomic_write, read_json, sha256_json, write_json
 from rice.progress import Progress
 
 FORMAT = 1
@@ -74,7 +73,7 @@ class Atlas:
             "data": split.fingerprint(),
             "fingerprints": [tower.fingerprint for tower in towers],
         }
-        self._refuse_other()
+        refuse_other(self.out, self._facts, _SCRATCH)
 
     @property
     def done(self) -> bool:
@@ -138,19 +137,6 @@ class Atlas:
 
     def _part(self, tower: Tower) -> Path:
         return self.out / _SCRATCH / f"{sha256_json([tower.label, tower.fingerprint])}.npy"
-
-    def _refuse_other(self) -> None:
-        if self.out.exists() and not self.out.is_dir():
-            raise RiceError(f"--out {self.out} is a file; give a folder")
-        if (self.out / _RUN).is_file():
-            same_run(self.out, self._facts)
-        elif self.out.is_dir():
-            own = {self.out / _SCRATCH, *leftovers(self.out / _RUN)}
-            foreign = sorted(path.name for path in self.out.iterdir() if path not in own)
-            if foreign:
-                raise RiceError(
-                    f"--out {self.out} already holds {foreign[0]!r}, not written by this; choose another --out"
-                )
 
     def _shown(self, objects: Objects) -> Shown:
         grids = {size // tower.spec.patch for tower, size in zip(self.towers, self.sizes, strict=True)}

@@ -21,8 +21,8 @@ from probes.visual.distances_draw import plot
 from probes.visual.distances_measure import Measured
 from probes.visual.distances_run import OUTPUTS, Comparison
 from probes.visual.distances_sample import draw_sample
-from probes.visual.distances_towers import Tower, matched_grid, run_towers
 from probes.visual.token_distances import report, tokens
+from probes.visual.towers import Tower, matched_grid, run_towers
 from rice.encoders.base import Encoder, Features
 from rice.encoders.spec import EncoderSpec
 from rice.errors import RiceError
