@@ -26,8 +26,10 @@ lint: $(READY)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# Quick tests two at a time; then, one by one, those that use all cores or the clock.
 test: lint
-	$(BIN)/python -m pytest
+	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -m "not slow and not alone" --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest -m "slow or alone"
 
 format: $(READY)
 	$(BIN)/ruff check --fix .

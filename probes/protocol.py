@@ -1,6 +1,7 @@
 """What a probe is, and the table of probes. Imports no torch."""
 
 import dataclasses
+import functools
 import importlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -161,7 +162,9 @@ def probe_class(name: str) -> type[Probe]:
     return cls
 
 
+@functools.cache
 def _plugins() -> Mapping[str, str]:
+    """Read once: it opens a file of every installed package."""
     from importlib.metadata import entry_points
 
     return {point.name: point.value for point in entry_points(group=ENTRY_POINTS)}

@@ -69,7 +69,7 @@ def mini() -> TrackingConfig:
     return replace(
         small(),
         epochs=1,
-        epoch_pairs=1440,
+        epoch_pairs=2160,
         batch=12,
         learning_rate=3e-3,
         warmup=10,

@@ -210,6 +210,7 @@ def test_items_lie_beside_results_under_the_same_key(tmp_path: Path) -> None:
     assert items_path(tmp_path, "k").stem == result_path(tmp_path, "k").stem == "k"
 
 
+@pytest.mark.alone
 def test_ten_thousand_results_load_in_under_three_seconds(tmp_path: Path) -> None:
     first = result(metrics=[metric(name=f"m{i}") for i in range(3)])
     document = json.loads(store(tmp_path, first).read_text())

@@ -226,6 +226,7 @@ def test_a_dry_run_says_the_cost_and_writes_nothing(room: Any) -> None:
     assert not room.out.exists()
 
 
+@pytest.mark.alone
 def test_a_thousand_cells_are_planned_in_under_three_seconds(room: Any) -> None:
     probes = [room.probe(scale=float(k)) for k in range(125)]
     room.write(room.document(encoders=[f"fake-{letter}" for letter in "abcdefgh"], probes=probes, seeds=3))

@@ -285,6 +285,7 @@ def test_intervals_are_those_of_each_cell(tmp_path: Path) -> None:
     assert row["how"] == "none"
 
 
+@pytest.mark.alone
 def test_intervals_of_ten_thousand_results_are_quick(tmp_path: Path) -> None:
     put(tmp_path, "a", {"mIoU": 0.5})
     one = load(tmp_path)

@@ -20,6 +20,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-m", "rice.cli", *arguments], capture_output=True, text=True, check=False)
 
 
+@pytest.mark.alone
 def test_help_is_instant_and_imports_nothing_heavy() -> None:
     code = "import sys; from rice.cli import main; main(['--help']); print(sorted(sys.modules), file=sys.stderr)"
     best = float("inf")

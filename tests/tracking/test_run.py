@@ -83,9 +83,15 @@ def test_a_killed_training_goes_on_to_the_same_end(
     monkeypatch.setattr(target, name, whole)
     train(root, tmp_path, evaluate_every=1)
     assert scores_of(tmp_path) == scores_of(out)
-    assert tracks_of(tmp_path) == tracks_of(out)
+    # Clips that are left go in other batches, which round otherwise: 1e-4 pixels, and the last of four printed digits.
+    allowed = 2e-4 if where == "in the last evaluation" else 0.0
+    assert boxes_of(tmp_path) == {name: pytest.approx(boxes, abs=allowed) for name, boxes in boxes_of(out).items()}
     for name in ("last.safetensors", "best.safetensors", "evaluations.json"):
         assert (tmp_path / name).read_bytes() == (out / name).read_bytes()
+
+
+def boxes_of(folder: Path) -> dict[str, list[float]]:
+    return {name: [float(n) for n in text.replace(",", " ").split()] for name, text in tracks_of(folder).items()}
 
 
 def test_what_is_judged_is_the_benchmarks_own_truth(tmp_path: Path) -> None:

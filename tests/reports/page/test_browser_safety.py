@@ -107,6 +107,7 @@ READY = """new MutationObserver((_, observer) => { if (document.body?.dataset.re
   .observe(document, { subtree: true, attributes: true })"""
 
 
+@pytest.mark.alone
 def test_ten_thousand_cells_are_there_in_seconds(
     visit: Visiting, tmp_path: Path, make: Make, record_property: Callable[[str, object], None]
 ) -> None:

@@ -66,6 +66,7 @@ def test_a_sharded_module_and_its_optimiser_go_on_with_the_same_bits(tmp_path: P
     assert any(name.endswith("exp_avg_sq") and value.any() for name, value in saved["optimiser"].items())
 
 
+@pytest.mark.alone
 def test_twenty_random_kills_leave_the_old_checkpoint_or_the_new_one(tmp_path: Path, start: Callable[..., Any]) -> None:
     chance = random.Random(20250923)
     complete, inside = 0, 0
