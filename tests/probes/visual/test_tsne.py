@@ -3,8 +3,9 @@
 import json
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -250,39 +251,31 @@ def test_the_page_holds_everything_and_escapes_names(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_page_works_in_a_browser_without_the_network(tmp_path: Path) -> None:
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
-    if chromium is None:
-        pytest.skip("needs Chromium")
-    playwright = pytest.importorskip("playwright.sync_api")
+def test_the_page_works_in_a_browser_without_the_network(tmp_path: Path, launch: Callable[..., Any]) -> None:
     panels, shown = atlas()
     write_page(tmp_path / "tsne.html", panels, shown)
     requests: list[str] = []
     said: list[str] = []
-    with playwright.sync_playwright() as engine:
-        software = ["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--ignore-gpu-blocklist"]
-        browser = engine.chromium.launch(executable_path=chromium, args=software)
-        page = browser.new_page(viewport={"width": 1200, "height": 900})
-        page.set_default_timeout(120_000)
-        page.on("request", lambda request: requests.append(request.url))
-        page.on("console", lambda message: said.append(message.text) if message.type == "error" else None)
-        page.on("pageerror", lambda error: said.append(str(error)))
-        page.goto((tmp_path / "tsne.html").as_uri(), wait_until="commit")
-        page.wait_for_function("document.querySelectorAll('#spheres canvas').length >= 2")
-        legend = page.locator("#spheres .legendtext").all_text_contents()
-        cameras = (
-            "['scene', 'scene2'].map(s => JSON.stringify(document.getElementById('spheres').layout[s].camera.eye))"
-        )
-        before = page.evaluate(cameras)
-        box = page.locator("#spheres canvas").first.bounding_box()
-        page.mouse.move(box["x"] + 150, box["y"] + 200)
-        page.mouse.down()
-        page.mouse.move(box["x"] + 250, box["y"] + 230, steps=4)
-        page.mouse.up()
-        page.wait_for_function(f"({cameras})[1] !== {json.dumps(before[1])}")
-        page.wait_for_timeout(500)
-        after = page.evaluate(cameras)
-        browser.close()
+    browser = launch("--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--ignore-gpu-blocklist")
+    page = browser.new_page(viewport={"width": 1200, "height": 900})
+    page.set_default_timeout(120_000)
+    page.on("request", lambda request: requests.append(request.url))
+    page.on("console", lambda message: said.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.goto((tmp_path / "tsne.html").as_uri(), wait_until="commit")
+    page.wait_for_function("document.querySelectorAll('#spheres canvas').length >= 2")
+    legend = page.locator("#spheres .legendtext").all_text_contents()
+    cameras = "['scene', 'scene2'].map(s => JSON.stringify(document.getElementById('spheres').layout[s].camera.eye))"
+    before = page.evaluate(cameras)
+    box = page.locator("#spheres canvas").first.bounding_box()
+    page.mouse.move(box["x"] + 150, box["y"] + 200)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 250, box["y"] + 230, steps=4)
+    page.mouse.up()
+    page.wait_for_function(f"({cameras})[1] !== {json.dumps(before[1])}")
+    page.wait_for_timeout(500)
+    after = page.evaluate(cameras)
+    browser.close()
     assert requests == [(tmp_path / "tsne.html").as_uri()]
     assert said == []
     assert legend[0].replace("\u200b", "") == HOSTILE

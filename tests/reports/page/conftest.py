@@ -3,7 +3,6 @@
 import dataclasses
 import hashlib
 import json
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -23,7 +22,6 @@ from rice.encoders.spec import EncoderSpec
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Locator, Page
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 TOWERS = ("rice-b16-512", "mlcd-b16-512", "dinov2-b14-518")
 LARGE = INLINE_BYTES + 1
 SPEC = EncoderSpec(name="vit", source="fake:vit", patch=16, size_multiple=16, width=8, depth=2, native_size=64)
@@ -127,14 +125,10 @@ class Visit:
 
 
 @pytest.fixture(scope="session")
-def browser() -> "Iterator[Browser]":
-    if CHROMIUM is None:
-        pytest.skip("needs chromium or google-chrome on the PATH")
-    sync_api = pytest.importorskip("playwright.sync_api")
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
+def browser(launch: "Callable[..., Browser]") -> "Iterator[Browser]":
+    browser = launch()
+    yield browser
+    browser.close()
 
 
 @pytest.fixture
