@@ -129,8 +129,8 @@ def _differences(plan: Layout, source: Source, result: "pd.Series[Any]") -> Iter
     if plan.sweep is None:
         return
     config = flattened(json.loads(result["config"]))
-    known = [flattened(paper) for probe, paper in _protocols(plan.sweep) if probe == result["probe"]]
-    apart = [[key for key in {**paper, **config} if paper.get(key) != config.get(key)] for paper in known]
+    known = [own for probe, own in _protocols(plan.sweep) if probe == result["probe"]]
+    apart = [[key for key in {**own, **config} if own.get(key) != config.get(key)] for own in known]
     if not known or not min(apart, key=len):
         return
     nearest = min(range(len(known)), key=lambda i: len(apart[i]))
@@ -147,7 +147,7 @@ def _all_ablations() -> frozenset[str]:
 
 @functools.cache
 def _protocols(sweep: str) -> list[tuple[str, dict[str, Any]]]:
-    """(probe, identity of its configuration) of each entry of a built-in sweep."""
+    """(probe, identity of its configuration, flattened) of each entry of a built-in sweep."""
     from probes.overrides import flags, parse_config
     from probes.protocol import identity, probe_class
     from probes.sweepfile import built_in_probes
@@ -156,7 +156,7 @@ def _protocols(sweep: str) -> list[tuple[str, dict[str, Any]]]:
     for entry in built_in_probes(sweep):
         config: Any = probe_class(entry.probe).Config
         parsed = identity(parse_config(config, flags(entry.overrides), f"sweep {sweep}"))
-        found.append((entry.probe, json.loads(json.dumps(parsed))))
+        found.append((entry.probe, flattened(json.loads(json.dumps(parsed)))))
     return found
 
 

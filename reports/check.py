@@ -7,10 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from reports.printed import Row, number, play
+from reports.printed import Row, number, play, reproduces
 from reports.rules import Average, Gain, averages, gain_of
 
-_SLACK = 1e-9
 _DIVISORS = range(1, 21)
 
 
@@ -86,7 +85,7 @@ def _check_average(rule: Average, rows: Sequence[Row], table: str) -> tuple[int,
 def _check_gain(row: Row, gain: Gain, rows: Sequence[Row], table: str) -> tuple[int, list[Mismatch]]:
     values, gained, base = _values(row), _values(gain.gained), _values(gain.base)
     shared = [column for column in values if column in gained and column in base]
-    failing = [c for c in shared if abs(values[c] - (gained[c] - base[c])) > play(row.cells[c]) + _SLACK]
+    failing = [c for c in shared if not reproduces(row.cells[c], gained[c] - base[c])]
     other = _other_base(row, gain, rows, failing) if failing else None
     return len(shared), [
         Mismatch(
@@ -104,12 +103,12 @@ def _check_gain(row: Row, gain: Gain, rows: Sequence[Row], table: str) -> tuple[
 
 def _other_base(row: Row, gain: Gain, rows: Sequence[Row], failing: Sequence[str]) -> Gain | None:
     """Another row of the block whose subtraction gives all failing cells."""
-    values, gained = _values(row), _values(gain.gained)
+    gained = _values(gain.gained)
     for base in rows:
         if base.block != row.block or base.is_gain or base in (gain.base, gain.gained):
             continue
         cells = _values(base)
-        if all(c in cells and abs(values[c] - gained[c] + cells[c]) <= play(row.cells[c]) + _SLACK for c in failing):
+        if all(c in cells and reproduces(row.cells[c], gained[c] - cells[c]) for c in failing):
             return Gain(gained=gain.gained, base=base)
     return None
 
@@ -148,10 +147,8 @@ def _describe(better: Average, rule: Average, row: Row, values: Mapping[str, flo
 
 def _fits(rule: Average, row: Row, values: Mapping[str, float], *, rounded: bool = False) -> bool:
     """`rounded`: the cells that are averaged may have been rounded as well."""
-    allowed = play(row.cells[rule.column]) + _SLACK
-    if rounded:
-        allowed += sum(play(row.cells[c]) / divisor for c, divisor in rule.of.items()) / len(rule.of)
-    return abs(_recompute(rule, values) - values[rule.column]) <= allowed
+    more = sum(play(row.cells[c]) / divisor for c, divisor in rule.of.items()) / len(rule.of) if rounded else 0.0
+    return reproduces(row.cells[rule.column], _recompute(rule, values), more=more)
 
 
 def _recompute(rule: Average, values: Mapping[str, float]) -> float:

@@ -4,6 +4,7 @@ Bold is the best of a group of reported rows, by the numbers shown; measured row
 """
 
 import csv
+import functools
 import io
 import string
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -12,10 +13,9 @@ from dataclasses import dataclass, field
 from reports.beside import Beside
 from reports.grid import BEST, EMPTY, OTHER, Entry, Grid, Line, defuse
 from reports.layout import Layout, layout
-from reports.printed import KEYS, Row, number, paper, play
-from reports.rules import averages, derived
+from reports.printed import KEYS, Row, number, paper, reproduces
+from reports.rules import Average, averages, derived
 
-_SLACK = 1e-9
 _CSV_HEADER = (
     *("table", *KEYS, "column", "line", "printed", "recomputed"),
     *("encoder", "measured", "std", "seeds", "difference", "protocol differs", "results"),
@@ -77,9 +77,20 @@ class _Writer:
     rows: Sequence[Row]
     marks: dict[str, str] = field(default_factory=dict)
 
+    @functools.cached_property
+    def values(self) -> dict[tuple[int, str], float]:
+        """(line, column) -> what is shown: derived cells recomputed, others as printed."""
+        printed = {(row.line, column): number(text) for row in self.rows for column, text in row.cells.items()}
+        return printed | derived(self.rows)
+
+    @functools.cached_property
+    def rules(self) -> list[Average]:
+        """How the averages follow."""
+        return averages(self.rows)
+
     def reported(self) -> Iterator[Line]:
         """The paper's lines in order."""
-        values, best, block = self._values(), self._best(), ""
+        best, block = self._best(), ""
         for row in self.rows:
             if row.block != block and not self.plan.transposed:
                 yield Line((Entry(row.block),), "block")
@@ -87,7 +98,7 @@ class _Writer:
             labels = [Entry(getattr(row, key)) for key, _ in self.plan.keys]
             if row.is_gain:
                 labels = [Entry(self._gain_label(row)), *(Entry("") for _ in labels[1:])]
-            cells = [self._reported_cell(row, column, values, best) for column in self.plan.columns]
+            cells = [self._reported_cell(row, column, best) for column in self.plan.columns]
             yield Line((*labels, *cells), "gain" if row.is_gain else "row")
 
     def measured(self, own: Sequence[Beside]) -> Iterator[Line]:
@@ -110,7 +121,7 @@ class _Writer:
         """What the notations mean."""
         within = {"group": "its group", "block": "its block", "all": "its column", "row": "its row"}[self.plan.best]
         legend = [f"Reported by the paper; bold: best of {within}."]
-        if averages(self.rows):
+        if self.rules:
             legend.append("Averages and differences are recomputed from the printed cells; in brackets: as printed.")
         if own:
             legend.append(
@@ -118,14 +129,10 @@ class _Writer:
             )
         return legend
 
-    def _values(self) -> dict[tuple[int, str], float]:
-        printed = {(row.line, column): number(text) for row in self.rows for column, text in row.cells.items()}
-        return printed | derived(self.rows)
-
     def _best(self) -> set[tuple[int, str]]:
         """(line, column) of the cells that are bold, by the numbers as shown."""
         groups: dict[object, list[tuple[float, tuple[int, str]]]] = {}
-        shown, group = self._values(), 0
+        group = 0
         for row in self.rows:
             group += row.is_gain
             for column, text in row.cells.items():
@@ -133,7 +140,7 @@ class _Writer:
                     continue
                 within = {"group": group, "block": row.block, "all": 0, "row": row.line}[self.plan.best]
                 key = within if self.plan.best == "row" else (within, column)
-                value = round(shown[row.line, column], _decimals(text))
+                value = round(self.values[row.line, column], _decimals(text))
                 groups.setdefault(key, []).append((value, (row.line, column)))
         return {
             cell for group_ in groups.values() for value, cell in group_ if value == max(group_)[0] and len(group_) > 1
@@ -143,16 +150,14 @@ class _Writer:
         """Table 2 prints the mean of its differences before their label."""
         if "Avg" not in row.cells:
             return row.method
-        return f"Avg: {_signed(derived(self.rows)[row.line, 'Avg'], _decimals(row.cells['Avg']))} {row.method}"
+        return f"Avg: {_signed(self.values[row.line, 'Avg'], _decimals(row.cells['Avg']))} {row.method}"
 
-    def _reported_cell(
-        self, row: Row, column: str, values: Mapping[tuple[int, str], float], best: set[tuple[int, str]]
-    ) -> Entry:
+    def _reported_cell(self, row: Row, column: str, best: set[tuple[int, str]]) -> Entry:
         text = row.cells.get(column)
         if text is None:
             return Entry(EMPTY)
-        value, decimals = values[row.line, column], _decimals(text)
-        apart = abs(value - number(text)) > play(text) + _SLACK
+        value, decimals = self.values[row.line, column], _decimals(text)
+        apart = not reproduces(text, value)
         shown = _signed(value, decimals) if row.is_gain else f"{value:.{decimals}f}" if apart else text
         return Entry(f"{shown} [{text}]" if apart else shown, BEST if (row.line, column) in best else OTHER)
 
@@ -174,17 +179,17 @@ class _Writer:
         return Entry(f"{cell.mean:.{decimals}f}{spread}", mark=self._marks_of([cell]))
 
     def _averaged(self, column: str, of_column: Mapping[str, Beside]) -> list[Beside]:
-        rule = next(rule for rule in averages(self.rows) if rule.column == column)
+        rule = next(rule for rule in self.rules if rule.column == column)
         return [of_column[name] for name in rule.of]
 
     def _gain_cell(self, column: str, means: Mapping[str, float], row: Row | None) -> Entry:
         if row is None or column not in means or column not in row.cells:
             return Entry("")
-        reported = self._values()[row.line, column]
+        reported = self.values[row.line, column]
         return Entry(_signed(means[column] - reported, self._column_decimals(column)))
 
     def _with_averages(self, means: dict[str, float]) -> dict[str, float]:
-        for rule in averages(self.rows):
+        for rule in self.rules:
             value = rule.recompute(means)
             means |= {} if value is None else {rule.column: value}
         return means

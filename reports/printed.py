@@ -8,6 +8,7 @@ form, or the wide one: a line a row; columns named like keys (else the first) na
 """
 
 import csv
+import functools
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,6 +23,8 @@ KEYS = ("block", "method", "tower", "resolution", "llm")
 _HEADER = (*KEYS, "column", "value", "line")
 _FOLDER = Path(__file__).parent / "paper"
 _LARGEST_BYTES = 64 << 20
+_SLACK = 1e-9
+"""Of binary fractions."""
 _NUMBER = re.compile(r"[+\-\u2212]?[0-9]+(\.[0-9]+)?")
 
 
@@ -63,13 +66,19 @@ def play(text: str) -> float:
     return 0.5 * math.pow(10, -len(decimals))
 
 
-def paper(table: str) -> list[Row]:
+def reproduces(text: str, value: float, *, more: float = 0.0) -> bool:
+    """Whether `value` is what is printed, rounded to the printed digits. `more`: what else rounding may have moved."""
+    return abs(value - number(text)) <= play(text) + more + _SLACK
+
+
+@functools.cache
+def paper(table: str) -> tuple[Row, ...]:
     """The printed rows of a table in order. Errors: RiceError for an unknown table."""
     if table not in TABLES:
         raise RiceError(
             f"the paper has no table {table!r} of numbers.{nearest(table, TABLES)} Known: {', '.join(TABLES)}"
         )
-    return read_rows(_FOLDER / f"table{table}.csv")
+    return tuple(read_rows(_FOLDER / f"table{table}.csv"))
 
 
 def read_rows(path: Path) -> list[Row]:

@@ -1,7 +1,7 @@
 """How the derived cells of a table follow from its others: averages, and rows that are the difference of two rows."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from reports.printed import Row, number
@@ -98,17 +98,14 @@ def derived(rows: Sequence[Row]) -> dict[tuple[int, str], float]:
     rules, found = averages(rows), {}
     values = {row.line: {column: number(text) for column, text in row.cells.items()} for row in rows}
     for row in rows:
-        for line, rule in _row_rules(row, rules):
-            value = rule.recompute(values[line])
-            if value is not None and not row.is_gain:
-                found[row.line, rule.column] = values[row.line][rule.column] = value
+        if not row.is_gain:
+            for rule in rules:
+                value = rule.recompute(values[row.line]) if rule.column in row.cells else None
+                if value is not None:
+                    found[row.line, rule.column] = values[row.line][rule.column] = value
     for row in filter(lambda row: row.is_gain, rows):
         found |= _gains(row, gain_of(row, rows), values, rules)
     return found
-
-
-def _row_rules(row: Row, rules: Sequence[Average]) -> Iterator[tuple[int, Average]]:
-    yield from ((row.line, rule) for rule in rules if rule.column in row.cells)
 
 
 def _gains(
