@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from probes.figures import write_figure
 from reports.beside import Beside
 from reports.layout import layout
 from reports.printed import TABLES, Row, number, paper
-from rice.files import atomic_path
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,14 +22,7 @@ _SCALES = {"OCRBench": 10.0}
 
 def write_curves(folder: Path, measured: Sequence[Beside] = ()) -> list[Path]:
     """table5.png and table5.pdf (vector) in `folder`, each atomically; of `measured` only what belongs in Table 5."""
-    figure = curves(measured)
-    paths = [folder / "table5.png", folder / "table5.pdf"]
-    for path in paths:
-        with atomic_path(path) as temporary:
-            kind = path.suffix[1:]
-            metadata = {"CreationDate": None} if kind == "pdf" else {}
-            figure.savefig(temporary, format=kind, dpi=160, metadata=metadata)
-    return paths
+    return write_figure(folder / "table5", curves(measured), dpi=160)
 
 
 def curves(measured: Sequence[Beside] = ()) -> "Figure":

@@ -6,7 +6,7 @@ Shapes: T thresholds.
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rice.files import atomic_path
+from probes.figures import write_figure
 from tracking.protocols import PLOTS
 from tracking.score import Scores
 
@@ -29,11 +29,7 @@ def write_curves(folder: Path, scores: Scores) -> list[Path]:
     """{success,precision,norm_precision}.{png,pdf} in `folder`, those that the protocol has, each atomically."""
     written = []
     for name in scores.curves:
-        figure = plot(scores, name)
-        for kind, options in (("png", {"dpi": 150}), ("pdf", {"metadata": {"CreationDate": None}})):
-            with atomic_path(folder / f"{name}.{kind}") as path:
-                figure.savefig(path, format=kind, **options)
-            written.append(folder / f"{name}.{kind}")
+        written += write_figure(folder / name, plot(scores, name), dpi=150)
     return written
 
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from probes.figures import write_figure
 from probes.visual.distances import BINS, Distribution
-from rice.files import atomic_path
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -63,10 +63,7 @@ class Curves(Protocol):
 
 def write_pictures(stem: Path, found: Sequence[Curves], caption: str) -> None:
     """{stem}.png and {stem}.pdf (vectors), each atomically."""
-    figure = plot(found, caption)
-    for kind, options in (("png", {"dpi": 160}), ("pdf", {"metadata": {"CreationDate": None}})):
-        with atomic_path(stem.with_name(f"{stem.name}.{kind}")) as path:
-            figure.savefig(path, format=kind, **options)
+    write_figure(stem, plot(found, caption), dpi=160)
 
 
 def plot(found: Sequence[Curves], caption: str) -> "Figure":

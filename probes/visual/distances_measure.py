@@ -3,7 +3,6 @@
 Shapes: B images at once, T patch tokens of an image, D width, h w patch grid, S input edge in pixels.
 """
 
-import dataclasses
 import tempfile
 import time
 from collections.abc import Mapping
@@ -14,7 +13,6 @@ import numpy as np
 import torch
 
 from probes.images import load_ahead, squash
-from probes.provenance import device_name
 from probes.visual.distances import Distribution, Float64, image_distances
 from probes.visual.distances_sample import Sample
 from probes.visual.towers import Tower
@@ -57,7 +55,7 @@ def measure(tower: Tower, sample: Sample, grid: int, device: str, progress: Prog
     """
     began = time.monotonic()
     encoder = tower.load(device)
-    label = tower.label if encoder.trained or tower.label.endswith("(untrained)") else f"{tower.label} (untrained)"
+    label = tower.shown(encoder)
     shape = grid * grid, encoder.spec.width
     with tempfile.TemporaryFile() as file:
         centre_D = _encode(encoder, label, sample, grid, file, progress)
@@ -76,15 +74,9 @@ def measure(tower: Tower, sample: Sample, grid: int, device: str, progress: Prog
         step=tower.step,
         raw=Distribution.of(raw),
         centred=Distribution.of(centred),
-        facts={
-            "trained": encoder.trained,
-            "weights": encoder.weights,
-            "fingerprint": tower.fingerprint,
-            "spec": dataclasses.asdict(encoder.spec),
-            "input": grid * encoder.spec.patch,
-            "tokens": shape[0],
+        facts=tower.facts(encoder, grid, grid * encoder.spec.patch)
+        | {
             "pairs": len(sample) * shape[0] * (shape[0] - 1) // 2,
-            "device": device_name(str(encoder.device)),
             "seconds": round(time.monotonic() - began, 3),
         },
     )

@@ -16,7 +16,7 @@ from probes.visual.distances_draw import write_pictures
 from probes.visual.distances_measure import Measured, measure
 from probes.visual.distances_sample import Sample
 from probes.visual.towers import Tower
-from rice.files import leftovers, read_json, sha256_json, write_json
+from rice.files import leftovers, read_json, write_json
 from rice.progress import Progress
 
 FORMAT = 1
@@ -62,11 +62,11 @@ class Comparison:
         """
         if not (self.out / REPORT).is_file():
             for tower in self.towers:
-                if not self._part(tower).is_file():
+                if not tower.part(self.out / _SCRATCH, ".json").is_file():
                     measured = measure(tower, self.sample, self.grid, device, progress)
                     same_run(self.out, self._facts)
-                    write_json(self._part(tower), measured.as_json())
-            found = [Measured.from_json(read_json(self._part(tower))) for tower in self.towers]
+                    write_json(tower.part(self.out / _SCRATCH, ".json"), measured.as_json())
+            found = [Measured.from_json(read_json(tower.part(self.out / _SCRATCH, ".json"))) for tower in self.towers]
             write_json(self.out / REPORT, self._report(found))
         found = self.read()
         if not self.done:
@@ -86,9 +86,6 @@ class Comparison:
         split = f" {self.sample.split}" if self.sample.split else ""
         images = f"{len(self.sample):,} image{'s' if len(self.sample) != 1 else ''}"
         return f"{images}{place}{split}, {self.grid} × {self.grid} tokens each, {pairs:,} pairs an image"  # noqa: RUF001
-
-    def _part(self, tower: Tower) -> Path:
-        return self.out / _SCRATCH / f"{sha256_json([tower.label, tower.fingerprint])}.json"
 
     def _clean(self) -> None:
         """Remove the parts, and what killed writers left."""

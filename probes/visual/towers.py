@@ -1,15 +1,18 @@
 """Whose tokens are looked at: encoders by name, or what training runs have kept. Importing this imports no torch."""
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from probes.provenance import device_name
 from rice.encoders.identity import fingerprint
 from rice.encoders.load import describe, load_encoder
 from rice.encoders.spec import EncoderReference, EncoderSpec
 from rice.encoders.weights import PUBLISHED, plain
 from rice.errors import RiceError
+from rice.files import sha256_json
 
 if TYPE_CHECKING:
     from rice.encoders.base import Encoder
@@ -32,6 +35,27 @@ class Tower:
     size: int | None = None
     run: str | None = None
     step: int | None = None
+
+    def shown(self, encoder: "Encoder") -> str:
+        """The label; of a built encoder with random weights it says so."""
+        said = encoder.trained or self.label.endswith("(untrained)")
+        return self.label if said else f"{self.label} (untrained)"
+
+    def facts(self, encoder: "Encoder", grid: int, edge: int) -> dict[str, Any]:
+        """What a report says of the built encoder, its input of `edge` pixels and its `grid` x `grid` tokens."""
+        return {
+            "trained": encoder.trained,
+            "weights": encoder.weights,
+            "fingerprint": self.fingerprint,
+            "spec": dataclasses.asdict(encoder.spec),
+            "input": edge,
+            "tokens": grid**2,
+            "device": device_name(str(encoder.device)),
+        }
+
+    def part(self, folder: Path, suffix: str) -> Path:
+        """Where a run keeps what it has of this tower."""
+        return folder / f"{sha256_json([self.label, self.fingerprint])}{suffix}"
 
 
 def named_towers(names: Sequence[str], weights: Sequence[str]) -> list[Tower]:

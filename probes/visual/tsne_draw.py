@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from probes.figures import write_figure
 from probes.visual.separation import NEIGHBOURS, Separation
 from rice.errors import RiceError
-from rice.files import atomic_path
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -98,10 +98,7 @@ def write_pictures(stem: Path, panels: Sequence[Panel], shown: Shown) -> None:
     from matplotlib import rc_context
 
     with rc_context({"text.parse_math": False, "pdf.fonttype": 42}):  # a category may be called $x$
-        figure = plot(panels, shown)
-        for kind, options in (("png", {"dpi": 200}), ("pdf", {"metadata": {"CreationDate": None}})):
-            with atomic_path(stem.with_name(f"{stem.name}.{kind}")) as path:
-                figure.savefig(path, format=kind, facecolor=_PAPER, **options)
+        write_figure(stem, plot(panels, shown), dpi=200, facecolor=_PAPER)
 
 
 def plot(panels: Sequence[Panel], shown: Shown) -> "Figure":

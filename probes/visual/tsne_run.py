@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from probes.dense.model import TokenGrid
-from probes.provenance import commit, device_name, refuse_other, same_run, versions
+from probes.provenance import commit, refuse_other, same_run, versions
 from probes.visual.objects import SMALLEST_SHARE, Objects, object_features
 from probes.visual.separation import Separation, separation
 from probes.visual.sphere import ITERATIONS, project
@@ -23,7 +23,7 @@ from probes.visual.towers import Tower
 from probes.visual.tsne_draw import Panel, Shown, write_pictures
 from probes.visual.tsne_page import write_page
 from rice.data.coco import CocoSplit
-from rice.files import atomic_write, read_json, sha256_json, write_json
+from rice.files import atomic_write, read_json, write_json
 from rice.progress import Progress
 
 FORMAT = 1
@@ -88,11 +88,11 @@ class Atlas:
         shown = self._shown(objects)
         panels, facts = [], []
         for tower, size in zip(self.towers, self.sizes, strict=True):
-            if not self._part(tower).with_suffix(".json").is_file():
+            if not tower.part(self.out / _SCRATCH, ".npy").with_suffix(".json").is_file():
                 self._encode(tower, size, objects, device, progress)
         for tower in self.towers:
-            fact = read_json(self._part(tower).with_suffix(".json"))
-            features_ND = torch.from_numpy(np.load(self._part(tower), allow_pickle=False))
+            fact = read_json(tower.part(self.out / _SCRATCH, ".npy").with_suffix(".json"))
+            features_ND = torch.from_numpy(np.load(tower.part(self.out / _SCRATCH, ".npy"), allow_pickle=False))
             panels.append(self._panel(features_ND, fact["label"], objects.labels, progress))
             facts.append(fact)
         write_pictures(self.out / PICTURES, panels, shown)
@@ -108,22 +108,13 @@ class Atlas:
     def _encode(self, tower: Tower, size: int, objects: Objects, device: str, progress: Progress) -> None:
         encoder = tower.load(device)
         grid = TokenGrid.of(encoder.spec, size)
-        label = tower.label if encoder.trained or tower.label.endswith("(untrained)") else f"{tower.label} (untrained)"
+        label = tower.shown(encoder)
         features_ND = object_features(encoder, objects, grid, progress, f"{label}: encode")
         same_run(self.out, self._facts)
-        with atomic_write(self._part(tower), "wb") as file:
+        with atomic_write(tower.part(self.out / _SCRATCH, ".npy"), "wb") as file:
             np.save(file, features_ND.numpy())
-        facts = {
-            "label": label,
-            "trained": encoder.trained,
-            "weights": encoder.weights,
-            "fingerprint": tower.fingerprint,
-            "spec": dataclasses.asdict(encoder.spec),
-            "input": size,
-            "tokens": grid.tokens**2,
-            "device": device_name(str(encoder.device)),
-        }
-        write_json(self._part(tower).with_suffix(".json"), facts)
+        facts = {"label": label} | tower.facts(encoder, grid.tokens, size)
+        write_json(tower.part(self.out / _SCRATCH, ".npy").with_suffix(".json"), facts)
 
     def _panel(self, features_ND: Tensor, label: str, labels: list[int], progress: Progress) -> Panel:
         found = project(features_ND, self.config.perplexity, progress, f"{label}: t-SNE")
@@ -134,9 +125,6 @@ class Atlas:
             kl=found.kl,
             separation=separation(features_ND, labels),
         )
-
-    def _part(self, tower: Tower) -> Path:
-        return self.out / _SCRATCH / f"{sha256_json([tower.label, tower.fingerprint])}.npy"
 
     def _shown(self, objects: Objects) -> Shown:
         grids = {size // tower.spec.patch for tower, size in zip(self.towers, self.sizes, strict=True)}
