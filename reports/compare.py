@@ -1,7 +1,6 @@
 """Which differences between encoders are more than noise? `rice compare`."""
 
 import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,8 +11,6 @@ from rice.errors import RiceError, nearest
 from rice.files import atomic_write
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from reports.measured import Measured
     from reports.resample import Resampler
 
@@ -48,9 +45,10 @@ def compare(
         resamples: Bootstrap draws of the items.
     """
     from reports.measured import measured
+    from reports.reading import load_metrics
     from reports.resample import Resampler
 
-    frame = _results(directory, metrics)
+    frame, _ = load_metrics(directory, metrics)
     stored = measured(frame)
     resampler = Resampler(directory, resamples, seed)
     if not names:
@@ -63,24 +61,6 @@ def compare(
         with atomic_write(out) as file:
             file.write(text + "\n")
         print(f"wrote {out}")  # noqa: T201
-
-
-def _results(directory: Path, metrics: tuple[str, ...]) -> "pd.DataFrame":
-    """Stored results; files that are none are named on standard error."""
-    from probes.results import load
-    from probes.stored import Rejected
-
-    rejected: list[Rejected] = []
-    frame = load(directory, rejected)
-    for file in rejected:
-        print(f"left out {file.file}: {file.reason}", file=sys.stderr)  # noqa: T201
-    if frame.empty:
-        raise RiceError(f"expected results under {directory}, found none; make some with: rice sweep")
-    known = sorted(set(frame["metric"]))
-    for metric in metrics:
-        if metric not in known:
-            raise RiceError(f"no metric {metric!r} in {directory}.{nearest(metric, known)} Known: {', '.join(known)}")
-    return frame[frame["metric"].isin(metrics)] if metrics else frame
 
 
 def _chosen(names: tuple[str, ...], stored: "Measured") -> tuple[str, str]:

@@ -1,7 +1,6 @@
 """`rice tables`: stored results, the paper's tables, both beside each other, and the check of what tables derive."""
 
 import json as json_format
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -15,7 +14,6 @@ from rice.files import atomic_write
 if TYPE_CHECKING:
     import pandas as pd
 
-    from probes.stored import Rejected
     from reports.beside import Beside
     from reports.check import Checked
 
@@ -105,36 +103,14 @@ def _results(
     import dataclasses
 
     from reports.formats import write_table
+    from reports.reading import load_metrics
     from reports.tables import build
 
-    frame, rejected = load_listed([directory])
-    if frame.empty:
-        raise RiceError(f"expected results under {directory}, found none; make some with: rice sweep")
-    if metrics:
-        unknown = [m for m in metrics if m not in set(frame["metric"])]
-        if unknown:
-            known = sorted(set(frame["metric"]))
-            raise RiceError(f"no metric {unknown[0]!r} in {directory}.{nearest(unknown[0], known)} Known: {known}")
-        frame = frame[frame["metric"].isin(metrics)]
+    frame, rejected = load_metrics(directory, metrics)
     built = build(frame, _keys(keys[0], frame), _keys(keys[1], frame), extras, form[1])
     left_out = [f"Left out, no result: {found.file} {found.reason}." for found in rejected]
     built = dataclasses.replace(built, notes=[*built.notes, *left_out])
     _put(write_table(built, *form), out)
-
-
-def load_listed(directories: Sequence[Path]) -> "tuple[pd.DataFrame, list[Rejected]]":
-    """The results of several folders; files that are none are named on standard error and left out. A result that lies
-    in two folders counts once. Errors: RiceError for a folder that cannot be read."""
-    import pandas as pd
-
-    from probes.results import load
-
-    rejected: list[Rejected] = []
-    frames = [load(directory, rejected) for directory in directories]
-    for found in rejected:
-        print(f"left out, no result: {found.file} {found.reason}", file=sys.stderr)  # noqa: T201
-    whole = pd.concat(frames, ignore_index=True) if len(frames) > 1 else frames[0]
-    return whole.drop_duplicates(["key", "metric", "split"], ignore_index=True), rejected
 
 
 def _paper(table: tuple[str, ...], with_: Sequence[Path], form: Format, out: Path | None) -> None:
@@ -163,6 +139,7 @@ def _measured(with_: Sequence[Path]) -> "list[Beside]":
     if not with_:
         return []
     from reports.beside import beside
+    from reports.reading import load_listed
 
     frame, _ = load_listed(with_)
     measured = beside(frame)
