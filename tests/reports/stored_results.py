@@ -1,6 +1,7 @@
 """Stored results with chosen values, and items that give them."""
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,10 +25,8 @@ def metric(name: str = "mIoU", value: float = 0.5, **changes: Any) -> Metric:
     return Metric(**(fields | {"protocol": "by hand"} | changes))
 
 
-def put(
-    out: Path, encoder: str, metrics: Mapping[str, float] | Sequence[Metric], *, seed: int = 0, **changes: Any
-) -> str:
-    """Store a result; its key. `changes`: fields of Identity or of Result."""
+def made(encoder: str, metrics: Mapping[str, float] | Sequence[Metric], *, seed: int = 0, **changes: Any) -> Result:
+    """A result as a sweep makes it. `changes`: fields of Identity or of Result."""
     identity: dict[str, Any] = {
         "encoder_fingerprint": sha256_json(encoder),
         "size": 64,
@@ -60,9 +59,37 @@ def put(
         "peak_memory": {},
         "finished": "2026-01-01T00:00:00+00:00",
     }
-    result = Result(**(whole | {name: value for name, value in changes.items() if name not in named}))
+    return Result(**(whole | {name: value for name, value in changes.items() if name not in named}))
+
+
+def put(
+    out: Path, encoder: str, metrics: Mapping[str, float] | Sequence[Metric], *, seed: int = 0, **changes: Any
+) -> str:
+    """Store a result as `made`; its key."""
+    result = made(encoder, metrics, seed=seed, **changes)
     store(out, result)
     return result.key
+
+
+@functools.cache
+def protocol_of(sweep: str, number: int = 0) -> dict[str, Any]:
+    """The configuration that a built-in sweep measures by, written out from its YAML by the probe's own class."""
+    import yaml
+
+    from probes.overrides import flags, parse_config
+    from probes.protocol import identity, probe_class
+    from probes.sweepfile import BUILT_IN
+
+    entry = dict(yaml.safe_load((BUILT_IN / f"{sweep}.yaml").read_text())["probes"][number])
+    probe, _ = entry.pop("probe"), entry.pop("data")
+    return identity(parse_config(probe_class(probe).Config, flags(entry), sweep))
+
+
+def of_table_3(name: str, value: float, *, n: int = 5_000, split: str = "val2017", **changes: Any) -> Result:
+    """A result of RICE's row by the detection probe on COCO, by the paper's protocol unless `changes` say otherwise."""
+    fields: dict[str, Any] = {"encoder": "rice-b16-512", "reference": "rice-b16-512", "weights": "PATH", "size": 512}
+    fields |= {"probe": "detection", "dataset": "coco", "config": protocol_of("table3")} | changes
+    return made(fields.pop("encoder"), [metric(name, value, n=n, split=split)], **fields)
 
 
 def put_knn(

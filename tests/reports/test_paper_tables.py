@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from stored_results import of_table_3 as result
+from stored_results import protocol_of
 
 from probes.results import Result, load, store
 from reports.beside import Beside, beside
@@ -17,8 +19,6 @@ from reports.layout import chosen, layout
 from reports.paper_tables import paper_csv, paper_grid
 from reports.printed import TABLES, paper
 from rice.errors import RiceError
-
-from .stored import protocol_of, result
 
 
 def measured(folder: Path, *results: Result) -> list[Beside]:

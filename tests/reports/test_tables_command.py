@@ -5,13 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from stored_results import of_table_3 as result
 
 from probes.results import store
 from reports.printed import TABLES
 from reports.tables_command import tables
 from rice.errors import RiceError
-
-from .stored import result
 
 
 def test_the_check_as_json_is_a_list_of_the_documented_fields(capsys: pytest.CaptureFixture[str]) -> None:
