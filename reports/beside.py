@@ -148,9 +148,9 @@ def _all_ablations() -> frozenset[str]:
 @functools.cache
 def _protocols(sweep: str) -> list[tuple[str, dict[str, Any]]]:
     """(probe, identity of its configuration, flattened) of each entry of a built-in sweep."""
-    from probes.overrides import flags, parse_config
     from probes.protocol import identity, probe_class
-    from probes.sweepfile import built_in_probes
+    from probes.sweeps.overrides import flags, parse_config
+    from probes.sweeps.sweepfile import built_in_probes
 
     found = []
     for entry in built_in_probes(sweep):

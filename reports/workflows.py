@@ -27,7 +27,7 @@ def quickstart(*, out: Path = Path("quickstart"), jobs: int = 1) -> int:
         out: Folder for everything it writes.
         jobs: Cells of the sweep at a time; they share the cores.
     """
-    from probes.sweep import sweep
+    from probes.sweeps.command import sweep
     from probes.visual.pca import pca
     from reports.report_command import report
 

@@ -25,7 +25,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "world": ("rice.data.world.commands:world", "Write generated scenes or clips in a benchmark's own layout."),
     "pack": ("rice.data.pack:pack", "A COCO data set as shards to train on: tar files with boxes and labels beside."),
     "data check": ("probes.check:check", "Validate a data root and say what each probe would find in it."),
-    "sweep": ("probes.sweep:sweep", "Encoders x probes x datasets x seeds, resumable."),
+    "sweep": ("probes.sweeps.command:sweep", "Encoders x probes x datasets x seeds, resumable."),
     "tables": ("reports.tables_command:tables", "Results, and the paper's tables: Markdown, LaTeX, CSV or HTML."),
     "compare": ("reports.compare:compare", "Which differences between encoders are more than noise? Pairs and ranks."),
     "report": ("reports.report_command:report", "Results, provenance, clips, figures, the paper's tables: one page."),

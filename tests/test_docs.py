@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from probes.sweepfile import BUILT_IN
+from probes.sweeps.sweepfile import BUILT_IN
 from rice.cli import VERBS, main
 
 ROOT = Path(__file__).resolve().parents[1]

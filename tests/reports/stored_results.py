@@ -76,9 +76,9 @@ def protocol_of(sweep: str, number: int = 0) -> dict[str, Any]:
     """The configuration that a built-in sweep measures by, written out from its YAML by the probe's own class."""
     import yaml
 
-    from probes.overrides import flags, parse_config
     from probes.protocol import identity, probe_class
-    from probes.sweepfile import BUILT_IN
+    from probes.sweeps.overrides import flags, parse_config
+    from probes.sweeps.sweepfile import BUILT_IN
 
     entry = dict(yaml.safe_load((BUILT_IN / f"{sweep}.yaml").read_text())["probes"][number])
     probe, _ = entry.pop("probe"), entry.pop("data")

@@ -20,10 +20,10 @@ from markdown_it.token import Token
 
 from probes.dense.probe import DenseConfig
 from probes.detection.config import DetectionConfig
-from probes.overrides import flags, parse_config
 from probes.protocol import Metric, identity
 from probes.results import Identity, Result, documents, store
-from probes.sweepfile import read_sweep
+from probes.sweeps.overrides import flags, parse_config
+from probes.sweeps.sweepfile import read_sweep
 from reports.card_measurements import clean
 from reports.card_text import escape
 from reports.cards import card, folder_name, write_cards

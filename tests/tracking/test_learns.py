@@ -8,7 +8,7 @@ import pytest
 from numpy.typing import NDArray
 
 from probes.protocol import Probe
-from probes.sweepfile import read_sweep
+from probes.sweeps.sweepfile import read_sweep
 from rice.encoders.load import load_encoder
 from rice.progress import SilentProgress
 from tracking.material import open_tests, place_to_judge
@@ -42,9 +42,9 @@ def test_a_minutes_training_beats_no_motion_and_correlation_by_15_points_of_auc(
 
 def _probe(folder: Path) -> Any:
     """As `rice sweep tracking-mini` runs it: the sweep's own world and configuration."""
-    from probes.datasets import dataset_root
-    from probes.overrides import flags, parse_config
     from probes.protocol import probe_class
+    from probes.sweeps.datasets import dataset_root
+    from probes.sweeps.overrides import flags, parse_config
 
     sweep = read_sweep("tracking-mini")
     (entry,), (dataset,) = sweep.probes, sweep.datasets

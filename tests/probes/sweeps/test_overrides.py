@@ -7,7 +7,7 @@ import tyro
 from hypothesis import given
 from hypothesis import strategies as st
 
-from probes.overrides import flags, parse_config
+from probes.sweeps.overrides import flags, parse_config
 from rice.errors import RiceError
 
 

@@ -8,8 +8,8 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
-from probes.plan import Cell
-from probes.sweepfile import Sweep
+from probes.sweeps.plan import Cell
+from probes.sweeps.sweepfile import Sweep
 from rice.files import format_bytes
 
 _FEATURE_BYTES = 2  # probes keep fp16 features

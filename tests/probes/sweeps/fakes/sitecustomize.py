@@ -58,4 +58,4 @@ def _install(name: str, **attributes: Any) -> None:
 _install("rice.encoders.load", describe=describe, load_encoder=load_encoder)
 _install("rice.encoders.identity", fingerprint=fingerprint)
 _install("rice.encoders.cost", cost=cost)
-_install("probes.speed", images_per_second=lambda encoder, size: 100.0)
+_install("probes.sweeps.speed", images_per_second=lambda encoder, size: 100.0)

@@ -1,8 +1,8 @@
-"""`python -m probes.cell FILE`: one encoder x probe x dataset, all its seeds, in a process of its own.
+"""`python -m probes.sweeps.cell FILE`: one encoder x probe x dataset, all its seeds, in a process of its own.
 
 Progress goes to standard output as lines (`rice.progress.LineProgress`), everything else to OUT/logs/KEY.log. Exit
 status: 0 all seeds are stored; 1 failed, the log's last line says why; 75 another process is on this cell.
-`--tied`: the process dies with its parent, see `probes.lifeline`.
+`--tied`: the process dies with its parent, see `probes.sweeps.lifeline`.
 Imports no torch before the encoder is loaded.
 """
 
@@ -20,13 +20,13 @@ from typing import IO, TYPE_CHECKING, Any
 from filelock import FileLock, Timeout
 
 from probes import provenance
-from probes.datasets import dataset_fingerprint, dataset_root
-from probes.job import BUSY, DONE, FAILED, FAILURE_PREFIX, Job, read_job
-from probes.lifeline import tie_to_parent
-from probes.overrides import parse_config
-from probes.plan import missing_seeds
 from probes.protocol import Probe, probe_class
 from probes.results import Result, check_metrics, items_path, kept_path, result_path, store
+from probes.sweeps.datasets import dataset_fingerprint, dataset_root
+from probes.sweeps.job import BUSY, DONE, FAILED, FAILURE_PREFIX, Job, read_job
+from probes.sweeps.lifeline import tie_to_parent
+from probes.sweeps.overrides import parse_config
+from probes.sweeps.plan import missing_seeds
 from rice.errors import RiceError
 from rice.files import atomic_folder, atomic_write, leftovers
 from rice.progress import LineProgress, Progress
@@ -76,7 +76,7 @@ def run(job: Job, progress: Progress) -> None:
 
 
 def _compute(job: Job, seeds: list[int], progress: Progress) -> None:
-    from probes.speed import images_per_second
+    from probes.sweeps.speed import images_per_second
     from rice.encoders.identity import fingerprint
     from rice.encoders.load import load_encoder
 

@@ -32,7 +32,7 @@ def cells_in(family: list[psutil.Process]) -> list[psutil.Process]:
     found = []
     for process in family:
         try:
-            if "probes.cell" in process.cmdline():
+            if "probes.sweeps.cell" in process.cmdline():
                 found.append(process)
         except psutil.NoSuchProcess:
             continue

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from probes.datasets import check_dataset, count_images, dataset_fingerprint
-from probes.overrides import flags, parse_config
 from probes.protocol import Probe, identity, probe_class
 from probes.results import Identity, result_path
-from probes.sweepfile import DatasetEntry, EncoderEntry, ProbeEntry, Sweep
+from probes.sweeps.datasets import check_dataset, count_images, dataset_fingerprint
+from probes.sweeps.overrides import flags, parse_config
+from probes.sweeps.sweepfile import DatasetEntry, EncoderEntry, ProbeEntry, Sweep
 from rice.encoders.spec import EncoderSpec
 from rice.errors import RiceError
 

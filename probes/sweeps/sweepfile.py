@@ -23,7 +23,7 @@ from probes.stored import unsafe_label
 from rice.encoders.spec import EncoderReference
 from rice.errors import RiceError, nearest
 
-BUILT_IN = Path(__file__).parent / "sweeps"
+BUILT_IN = Path(__file__).parent
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 from probes.results import load
-from probes.slurm import SlurmHost, device_of, parse_options
+from probes.sweeps.slurm import SlurmHost, device_of, parse_options
 from rice.errors import RiceError
 
 pytest.importorskip("submitit")
@@ -12,10 +12,10 @@ pytest.importorskip("submitit")
 IN_PROCESS = """
 import sys
 from pathlib import Path
-from probes.plan import plan
-from probes.pool import Pool
-from probes.slurm import SlurmHost
-from probes.sweepfile import read_sweep
+from probes.sweeps.plan import plan
+from probes.sweeps.pool import Pool
+from probes.sweeps.slurm import SlurmHost
+from probes.sweeps.sweepfile import read_sweep
 
 class Board:
     def start(self, cell): pass

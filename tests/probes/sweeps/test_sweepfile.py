@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 import yaml
 
-from probes.sweepfile import BUILT_IN, DatasetEntry, EncoderEntry, read_sweep
+from probes.sweeps.sweepfile import BUILT_IN, DatasetEntry, EncoderEntry, read_sweep
 from rice.encoders.spec import EncoderReference
 from rice.errors import RiceError
 

@@ -10,8 +10,8 @@ from rich.progress import Progress as Bars
 from rich.table import Column, Table
 from rich.text import Text
 
-from probes.plan import Cell
-from probes.pool import Outcome
+from probes.sweeps.plan import Cell
+from probes.sweeps.pool import Outcome
 
 
 class BarBoard:

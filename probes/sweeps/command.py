@@ -8,13 +8,13 @@ from typing import Annotated, Any, Literal
 import tyro
 from rich.console import Console
 
-from probes.board import BarBoard, LineBoard, summary
-from probes.estimate import print_estimate
-from probes.local import LocalHost, find_gpus
-from probes.plan import Cell, missing_seeds, plan
-from probes.pool import Host, Outcome, Pool
-from probes.slurm import SlurmHost, device_of, parse_options
-from probes.sweepfile import Sweep, read_sweep
+from probes.sweeps.board import BarBoard, LineBoard, summary
+from probes.sweeps.estimate import print_estimate
+from probes.sweeps.local import LocalHost, find_gpus
+from probes.sweeps.plan import Cell, missing_seeds, plan
+from probes.sweeps.pool import Host, Outcome, Pool
+from probes.sweeps.slurm import SlurmHost, device_of, parse_options
+from probes.sweeps.sweepfile import Sweep, read_sweep
 from rice.errors import RiceError
 from rice.files import leftovers, read_json, write_json
 

@@ -7,10 +7,10 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import IO
 
-from probes.job import Job, write_job
-from probes.lifeline import kill_group
-from probes.plan import Cell
-from probes.pool import Board, Exit
+from probes.sweeps.job import Job, write_job
+from probes.sweeps.lifeline import kill_group
+from probes.sweeps.plan import Cell
+from probes.sweeps.pool import Board, Exit
 from rice.errors import RiceError
 from rice.progress import LINE_PREFIX
 
@@ -26,7 +26,7 @@ class LocalHost:
         self._threads = max(1, _cores() // jobs)
 
     def start(self, cell: Cell, job: Job, slot: int) -> "LocalAttempt":
-        """Start `python -m probes.cell` tied to this process."""
+        """Start `python -m probes.sweeps.cell` tied to this process."""
         environment = os.environ | cell_environment(self._threads)
         if self._gpus:
             environment["CUDA_VISIBLE_DEVICES"] = self._gpus[slot]
@@ -88,7 +88,7 @@ def cell_command(job: Job) -> list[str]:
 
     The seam for a cell on several GPUs: `torchrun --nproc-per-node N` goes in front, and a slot holds N ids.
     """
-    return [sys.executable, "-P", "-m", "probes.cell", str(write_job(job)), "--tied"]
+    return [sys.executable, "-P", "-m", "probes.sweeps.cell", str(write_job(job)), "--tied"]
 
 
 def cell_environment(threads: int) -> dict[str, str]:

@@ -214,7 +214,7 @@ def test_a_cell_that_a_living_process_holds_is_waited_for(room: Any) -> None:
 
 def cells_of(parent: "subprocess.Popen[str]") -> list[psutil.Process]:
     children = psutil.Process(parent.pid).children()
-    return [child for child in children if "probes.cell" in child.cmdline()]
+    return [child for child in children if "probes.sweeps.cell" in child.cmdline()]
 
 
 def test_a_dry_run_says_the_cost_and_writes_nothing(room: Any) -> None:
@@ -240,7 +240,9 @@ def test_a_thousand_cells_are_planned_in_under_three_seconds(room: Any) -> None:
 
 
 def test_planning_imports_no_torch() -> None:
-    code = "import probes.sweep, probes.cell, sys; sys.exit(bool({'torch', 'pandas'} & set(sys.modules)))"
+    code = (
+        "import probes.sweeps.command, probes.sweeps.cell, sys; sys.exit(bool({'torch', 'pandas'} & set(sys.modules)))"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 from filelock import FileLock
 
-from probes.overrides import flags, parse_config
 from probes.protocol import CountsImages, Probe
-from probes.sweepfile import DatasetEntry
+from probes.sweeps.overrides import flags, parse_config
+from probes.sweeps.sweepfile import DatasetEntry
 from rice.errors import RiceError
 from rice.files import leftovers
 from rice.progress import Progress

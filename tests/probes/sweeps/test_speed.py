@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from probes.speed import images_per_second
+from probes.sweeps.speed import images_per_second
 from rice.encoders.base import Encoder, Features
 from rice.encoders.spec import EncoderSpec
 

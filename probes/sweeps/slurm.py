@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from probes.job import Job
-from probes.lifeline import kill_group
-from probes.local import cell_command, cell_environment, start_tied
-from probes.plan import Cell
-from probes.pool import Board, Exit
+from probes.sweeps.job import Job
+from probes.sweeps.lifeline import kill_group
+from probes.sweeps.local import cell_command, cell_environment, start_tied
+from probes.sweeps.plan import Cell
+from probes.sweeps.pool import Board, Exit
 from rice.errors import RiceError, require
 
 

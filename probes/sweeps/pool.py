@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
-from probes.job import BUSY, DONE, FAILED, FAILURE_PREFIX, Job, job_of
-from probes.plan import Cell, missing_seeds
+from probes.sweeps.job import BUSY, DONE, FAILED, FAILURE_PREFIX, Job, job_of
+from probes.sweeps.plan import Cell, missing_seeds
 
 _TICK_S = 0.05
 _LOG_TAIL_BYTES = 8192

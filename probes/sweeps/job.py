@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from probes.plan import Cell
 from probes.results import Identity
-from probes.sweepfile import DatasetEntry, EncoderEntry
+from probes.sweeps.plan import Cell
+from probes.sweeps.sweepfile import DatasetEntry, EncoderEntry
 from rice.encoders.spec import EncoderReference
 from rice.errors import RiceError
 from rice.files import read_json, sha256_json, write_json
@@ -73,7 +73,7 @@ def job_of(cell: Cell, out: Path, *, redo_before: float | None, device: str) -> 
 
 
 def write_job(job: Job) -> Path:
-    """Write the job for `python -m probes.cell`; two parents with different seeds or devices get two files."""
+    """Write the job for `python -m probes.sweeps.cell`; two parents with different seeds or devices get two files."""
     document = dataclasses.asdict(job)
     document["out"] = str(job.out)
     document["dataset"]["path"] = None if job.dataset.path is None else str(job.dataset.path)
