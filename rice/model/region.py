@@ -12,7 +12,6 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import layer_norm, normalize, scaled_dot_product_attention, softmax
-from torchvision.ops import roi_align
 
 from rice.errors import RiceError
 from rice.model.config import ViTConfig
@@ -141,6 +140,8 @@ class RegionLayer(nn.Module):
     @torch.no_grad()
     def _initialise(self) -> None:
         """As the tower's own blocks: residual branches are small, biases are 0, norms 1."""
+        if self.query.weight.is_meta:
+            return
         width = self.heads * self.head_dim
         stds = {
             self.query: 1.0,
@@ -241,6 +242,8 @@ def roi_mean(maps_BDhw: Tensor, boxes_BN4: Tensor, patch: int) -> Tensor:
 
     `boxes_BN4`: xyxy, input pixels.
     """
+    from torchvision.ops import roi_align  # three seconds, which a training without it need not wait
+
     batch, regions = boxes_BN4.shape[:2]
     maps_BDhw = maps_BDhw.to(torch.promote_types(maps_BDhw.dtype, torch.float32))
     image_R1 = torch.arange(batch, device=boxes_BN4.device).repeat_interleave(regions)[:, None]

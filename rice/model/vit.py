@@ -131,6 +131,8 @@ class ViT(nn.Module):
     @torch.no_grad()
     def _initialise(self) -> None:
         """As `transformers.MLCDVisionModel` does: residual branches shrink with depth, biases are 0, norms 1."""
+        if self.class_embedding.is_meta:  # nothing to draw, and torch would import its compiler for it: 1.8 s
+            return
         width, residual = self.config.width, (2 * self.config.depth) ** -0.5
         nn.init.normal_(self.class_embedding, std=width**-0.5)
         nn.init.normal_(self.class_pos_emb, std=(self.config.head_dim // 2) ** -0.5)

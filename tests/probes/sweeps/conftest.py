@@ -1,6 +1,7 @@
 """A sweep with fake encoders and a fake probe, run as a user would: by the command, in processes of its own."""
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -68,13 +69,15 @@ class SweepRoom:
         return said
 
     def _python(self, *arguments: str) -> "subprocess.Popen[str]":
+        path = os.pathsep.join(filter(None, (str(FAKES), os.environ.get("PYTHONPATH"))))
         return subprocess.Popen(
             [sys.executable, *arguments],
-            env=os.environ | {"PYTHONPATH": str(FAKES), "FAKE_DIARY": str(self.root / "diary"), "COLUMNS": "200"},
+            env=os.environ | {"PYTHONPATH": path, "FAKE_DIARY": str(self.root / "diary"), "COLUMNS": "200"},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
             cwd=self.root,
+            preexec_fn=_heed_interrupts,
         )
 
     def run(self, *arguments: str, **changes: Any) -> tuple[int, str]:
@@ -94,6 +97,11 @@ class SweepRoom:
     def temporaries(self) -> Sequence[Path]:
         """Half-written files."""
         return list(self.out.rglob("*.tmp"))
+
+
+def _heed_interrupts() -> None:
+    """A shell starts background jobs deaf to SIGINT, and their children inherit it: tests may run in one."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 @pytest.fixture
