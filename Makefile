@@ -26,10 +26,10 @@ lint: $(READY)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# Quick tests two at a time; then, one by one, those that use all cores or the clock.
+# Several at a time, each on one core; then, one by one, those that use all cores or the clock.
 test: lint
-	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -m "not slow and not alone" --numprocesses 2 --dist loadfile
-	$(BIN)/python -m pytest -m "slow or alone"
+	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -m "not alone" --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -m alone
 
 format: $(READY)
 	$(BIN)/ruff check --fix .
