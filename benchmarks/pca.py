@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from benchmarks.timing import alternate, ratios, spread
 from probes.provenance import device_name
-from probes.visual.components import Components, StreamingPca
+from probes.visual.pca.components import Components, StreamingPca
 
 Float32 = NDArray[np.float32]
 Method = Literal["ours", "sklearn"]

@@ -28,7 +28,7 @@ def quickstart(*, out: Path = Path("quickstart"), jobs: int = 1) -> int:
         jobs: Cells of the sweep at a time; they share the cores.
     """
     from probes.sweeps.command import sweep
-    from probes.visual.pca import pca
+    from probes.visual.pca.command import pca
     from reports.report_command import report
 
     require("skimage", "samples")

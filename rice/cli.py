@@ -38,9 +38,12 @@ VERBS: dict[str, tuple[str, str]] = {
     "track eval": ("tracking.commands:evaluate", "Judge a trained tracker on a benchmark; zips for servers."),
     "track run": ("tracking.commands:run", "Follow one target through a video: annotated film, result file."),
     "track score": ("tracking.score_command:score", "Success, precision, AO of anybody's tracking results."),
-    "pca": ("probes.visual.pca:pca", "PCA of patch tokens over a video, a folder of frames or a picture."),
-    "tsne": ("probes.visual.tsne:tsne", "Objects of a data set on a t-SNE sphere, several encoders side by side."),
-    "tokens": ("probes.visual.token_distances:tokens", "Distances between a picture's tokens, by encoder or by step."),
+    "pca": ("probes.visual.pca.command:pca", "PCA of patch tokens over a video, a folder of frames or a picture."),
+    "tsne": (
+        "probes.visual.tsne.command:tsne",
+        "Objects of a data set on a t-SNE sphere, several encoders side by side.",
+    ),
+    "tokens": ("probes.visual.tokens.command:tokens", "Distances between a picture's tokens, by encoder or by step."),
 }
 
 ENTRY_POINTS = "rice.verbs"

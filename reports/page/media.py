@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from probes.stored import Rejected
-from probes.visual.workplace import REPORT, STRIP, VIDEO
+from probes.visual.pca.workplace import REPORT, STRIP, VIDEO
 from rice.errors import RiceError
 from rice.files import read_json
 

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from probes.provenance import commit, refuse_other, same_run, versions
-from probes.visual.distances import BINS, LEVEL, REPLICATES, paired_differences
-from probes.visual.distances_draw import write_pictures
-from probes.visual.distances_measure import Measured, measure
-from probes.visual.distances_sample import Sample
+from probes.visual.tokens.distances import BINS, LEVEL, REPLICATES, paired_differences
+from probes.visual.tokens.draw import write_pictures
+from probes.visual.tokens.measure import Measured, measure
+from probes.visual.tokens.sample import Sample
 from probes.visual.towers import Tower
 from rice.files import leftovers, read_json, write_json
 from rice.progress import Progress

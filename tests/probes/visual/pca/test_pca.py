@@ -14,12 +14,12 @@ from PIL import Image
 from safetensors.numpy import load_file
 from torch import Tensor, nn
 
-from probes.visual.layout import VideoLayout
-from probes.visual.palette import load_palette
-from probes.visual.pca import folders, refuse_other_encoder
-from probes.visual.run import Tower, VideoPca
-from probes.visual.source import PcaConfig, Source, input_size, look
-from probes.visual.workplace import OUTPUTS
+from probes.visual.pca.command import folders, refuse_other_encoder
+from probes.visual.pca.layout import VideoLayout
+from probes.visual.pca.palette import load_palette
+from probes.visual.pca.run import Tower, VideoPca
+from probes.visual.pca.source import PcaConfig, Source, input_size, look
+from probes.visual.pca.workplace import OUTPUTS
 from rice.cli import EXIT_BAD_INPUT, main
 from rice.data.video import Footage, open_footage, write_video
 from rice.encoders.base import Encoder, Features
@@ -119,7 +119,7 @@ def test_components_are_those_of_all_tokens_in_float64(clip: Path, tmp_path: Pat
 def test_a_killed_run_goes_on_and_ends_like_an_uninterrupted_one(
     clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, foreground: bool, scratch_gib: float
 ) -> None:
-    monkeypatch.setattr("probes.visual.passes._SAVE_EVERY_S", 0.0)
+    monkeypatch.setattr("probes.visual.pca.passes._SAVE_EVERY_S", 0.0)
     config = {"foreground": foreground, "scratch_gib": scratch_gib}
     job(clip, tmp_path / "whole", **config).run(SilentProgress())
     encoded, module = 0, Tiny(dies_after=5)

@@ -13,11 +13,11 @@ import torch
 from PIL import Image
 from skimage.color import rgb2lab
 
-from probes.visual import tsne_run
-from probes.visual.separation import Separation
-from probes.visual.tsne_draw import COLOURS, MARKERS, Panel, Shown, view, write_pictures
-from probes.visual.tsne_page import write_page
-from probes.visual.tsne_run import OUTPUTS
+from probes.visual.tsne import run as tsne_run
+from probes.visual.tsne.draw import COLOURS, MARKERS, Panel, Shown, view, write_pictures
+from probes.visual.tsne.page import write_page
+from probes.visual.tsne.run import OUTPUTS
+from probes.visual.tsne.separation import Separation
 from rice.data.world import WorldConfig, materialise
 from rice.errors import RiceError
 from rice.progress import SilentProgress
@@ -52,7 +52,7 @@ def short_and_single(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def run(scenes: Path, out: Path, **changes: object) -> None:
-    from probes.visual.tsne import tsne
+    from probes.visual.tsne.command import tsne
 
     settings = {"encoders": ENCODERS, "weights": ("default", "none"), "grid": 8, "split": "val", "objects": 60}
     tsne(scenes, out=out, **{**settings, "categories": 5, "perplexity": 5.0, "device": "cpu", **changes})  # type: ignore[arg-type]

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from probes.visual.layout import Pixels, Row, VideoLayout, strip, strip_row
-from probes.visual.palette import Palette
-from probes.visual.records import ArrayRecords
-from probes.visual.source import Source
-from probes.visual.workplace import STRIP, VIDEO
+from probes.visual.pca.layout import Pixels, Row, VideoLayout, strip, strip_row
+from probes.visual.pca.palette import Palette
+from probes.visual.pca.records import ArrayRecords
+from probes.visual.pca.source import Source
+from probes.visual.pca.workplace import STRIP, VIDEO
 from rice.data.video import Frame, write_video
 from rice.files import atomic_write
 from rice.progress import Progress

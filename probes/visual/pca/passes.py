@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from safetensors import safe_open
 from safetensors.numpy import save
 
-from probes.visual.components import Components, StreamingPca
-from probes.visual.percentile import percentiles
-from probes.visual.records import ArrayRecords
-from probes.visual.tokens import FrameTokens
+from probes.visual.pca.components import Components, StreamingPca
+from probes.visual.pca.frame_tokens import FrameTokens
+from probes.visual.pca.percentile import percentiles
+from probes.visual.pca.records import ArrayRecords
 from rice.files import atomic_write
 from rice.progress import Progress
 

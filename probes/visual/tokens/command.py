@@ -1,6 +1,6 @@
 """`rice tokens`: how far apart an image's patch tokens lie, encoder beside encoder or step by step (Fig. 4).
 
-`distances` is the statistic, `distances_sample` chooses the pictures, `towers` the encoders.
+`distances` is the statistic, `sample` chooses the pictures, `towers` the encoders.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from rice.errors import RiceError
 from rice.progress import BarProgress
 
 if TYPE_CHECKING:
-    from probes.visual.distances_measure import Measured
+    from probes.visual.tokens.measure import Measured
 
 
 def tokens(
@@ -63,14 +63,14 @@ def tokens(
         raise RiceError("expected --encoders, or --run; see: rice tokens --help")
     if run and weights != ("default",):
         raise RiceError("--weights goes with --encoders; a --run has its own")
-    from probes.visual.distances_sample import draw_sample
+    from probes.visual.tokens.sample import draw_sample
     from probes.visual.towers import matched_grid, named_towers, run_towers
 
     sample = draw_sample(data, split, images, seed)
     towers = run_towers(run) if run else named_towers(encoders, weights)
     edge = matched_grid(towers, grid)
 
-    from probes.visual.distances_run import Comparison
+    from probes.visual.tokens.run import Comparison
 
     comparison = Comparison(towers, sample, edge, out, seed=seed, data=data.resolve().name)
     if comparison.done:
@@ -84,7 +84,7 @@ def report(found: "Sequence[Measured]", caption: str, seed: int) -> str:
     """The statistics as lines of text, and differences: of encoders to the first, of a run its last step to its first,
     of two runs step for step.
     """
-    from probes.visual.distances_run import differences
+    from probes.visual.tokens.run import differences
 
     rows = [("", "mean ± s.d.", "median", "5 % to 95 %", "centred", "centred 5 % to 95 %")]
     for measured in found:

@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.decomposition import PCA
 
-from probes.visual import components as module
-from probes.visual.components import Components, StreamingPca
-from probes.visual.foreground import Foreground
-from probes.visual.palette import Palette, load_palette, save_palette
+from probes.visual.pca import components as module
+from probes.visual.pca.components import Components, StreamingPca
+from probes.visual.pca.foreground import Foreground
+from probes.visual.pca.palette import Palette, load_palette, save_palette
 from rice.errors import RiceError
 
 WIDTH = 24

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 
 from probes.images import load_ahead, squash
-from probes.visual.distances import Distribution, Float64, image_distances
-from probes.visual.distances_sample import Sample
+from probes.visual.tokens.distances import Distribution, Float64, image_distances
+from probes.visual.tokens.sample import Sample
 from probes.visual.towers import Tower
 from rice.encoders.base import Encoder
 from rice.errors import RiceError

@@ -12,9 +12,9 @@ from typing import Annotated
 import tyro
 
 from probes.provenance import default_device
-from probes.visual.palette import Palette, load_palette
-from probes.visual.source import DEFAULT_SIZE, SCRATCH_GIB, PcaConfig, Source, look
-from probes.visual.workplace import STRIP, VIDEO
+from probes.visual.pca.palette import Palette, load_palette
+from probes.visual.pca.source import DEFAULT_SIZE, SCRATCH_GIB, PcaConfig, Source, look
+from probes.visual.pca.workplace import STRIP, VIDEO
 from rice.encoders.spec import EncoderReference
 from rice.errors import RiceError
 from rice.progress import BarProgress
@@ -103,7 +103,7 @@ def _run(
     config: PcaConfig,
     given: tuple[Palette, dict[str, str]] | None,
 ) -> Iterator[Path]:
-    from probes.visual.run import Tower, VideoPca
+    from probes.visual.pca.run import Tower, VideoPca
     from rice.encoders.identity import fingerprint
     from rice.encoders.load import load_encoder
 

@@ -16,12 +16,12 @@ from torch import Tensor
 
 from probes.dense.model import TokenGrid
 from probes.provenance import commit, refuse_other, same_run, versions
-from probes.visual.objects import SMALLEST_SHARE, Objects, object_features
-from probes.visual.separation import Separation, separation
-from probes.visual.sphere import ITERATIONS, project
 from probes.visual.towers import Tower
-from probes.visual.tsne_draw import Panel, Shown, write_pictures
-from probes.visual.tsne_page import write_page
+from probes.visual.tsne.draw import Panel, Shown, write_pictures
+from probes.visual.tsne.objects import SMALLEST_SHARE, Objects, object_features
+from probes.visual.tsne.page import write_page
+from probes.visual.tsne.separation import Separation, separation
+from probes.visual.tsne.sphere import ITERATIONS, project
 from rice.data.coco import CocoSplit
 from rice.files import atomic_write, read_json, write_json
 from rice.progress import Progress

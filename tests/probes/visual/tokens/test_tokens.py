@@ -15,13 +15,13 @@ from PIL import Image
 from scipy.spatial.distance import pdist
 from torch import Tensor, nn
 
-from probes.visual import distances_measure
-from probes.visual.distances import BINS, Distribution, image_distances
-from probes.visual.distances_draw import plot
-from probes.visual.distances_measure import Measured
-from probes.visual.distances_run import OUTPUTS, Comparison
-from probes.visual.distances_sample import draw_sample
-from probes.visual.token_distances import report, tokens
+from probes.visual.tokens import measure as measuring
+from probes.visual.tokens.command import report, tokens
+from probes.visual.tokens.distances import BINS, Distribution, image_distances
+from probes.visual.tokens.draw import plot
+from probes.visual.tokens.measure import Measured
+from probes.visual.tokens.run import OUTPUTS, Comparison
+from probes.visual.tokens.sample import draw_sample
 from probes.visual.towers import Tower, matched_grid, run_towers
 from rice.encoders.base import Encoder, Features
 from rice.encoders.spec import EncoderSpec
@@ -139,7 +139,7 @@ def test_every_encoder_sees_the_same_pictures(photos: Path, tmp_path: Path, monk
     comparison(photos, tmp_path / "a", tower("one", one), tower("two", other)).run("cpu", SilentProgress())
     assert len(one.seen) == 5
     assert all(torch.equal(a, b) for a, b in zip(one.seen, other.seen, strict=True))
-    monkeypatch.setattr(distances_measure, "_TOKENS_PER_BATCH", 1)  # one by one
+    monkeypatch.setattr(measuring, "_TOKENS_PER_BATCH", 1)  # one by one
     again = Tiny()
     comparison(photos, tmp_path / "b", tower("one", again)).run("cpu", SilentProgress())
     assert all(torch.equal(a, b) for a, b in zip(one.seen, again.seen, strict=True))
@@ -417,7 +417,7 @@ def test_no_room_for_tokens_is_said_plainly(photos: Path, tmp_path: Path, monkey
         def write(self, _: bytes) -> None:
             raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(distances_measure, "tempfile", SimpleNamespace(TemporaryFile=Full, gettempdir=lambda: "TMP"))
+    monkeypatch.setattr(measuring, "tempfile", SimpleNamespace(TemporaryFile=Full, gettempdir=lambda: "TMP"))
     with pytest.raises(RiceError, match="no room for the tokens in TMP"):
         comparison(photos, tmp_path / "out", tower("one", Tiny())).run("cpu", SilentProgress())
     assert not (tmp_path / "out").exists()

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from probes.visual.components import Components
-from probes.visual.foreground import Foreground
+from probes.visual.pca.components import Components
+from probes.visual.pca.foreground import Foreground
 from rice.errors import RiceError
 from rice.files import atomic_write
 

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from skimage.filters import threshold_otsu
 
-from probes.visual.components import StreamingPca
-from probes.visual.foreground import border, find_foreground, otsu
-from probes.visual.percentile import percentiles
-from probes.visual.records import ArrayRecords, TokenRecords
+from probes.visual.pca.components import StreamingPca
+from probes.visual.pca.foreground import border, find_foreground, otsu
+from probes.visual.pca.percentile import percentiles
+from probes.visual.pca.records import ArrayRecords, TokenRecords
 from rice.errors import RiceError
 
 FLOATS = st.floats(-(2.0**100), 2.0**100, width=32)

@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from probes.provenance import commit, device_name, versions
-from probes.visual.draw import Captions, Colours, draw
-from probes.visual.foreground import Foreground, find_foreground
-from probes.visual.palette import Palette, save_palette
-from probes.visual.passes import RGB, Masks, fit, project, scale
-from probes.visual.records import ArrayRecords, TokenRecords
-from probes.visual.source import PcaConfig, Source, input_size
-from probes.visual.tokens import FrameTokens
-from probes.visual.workplace import COMPONENTS, REPORT, Workplace
+from probes.visual.pca.draw import Captions, Colours, draw
+from probes.visual.pca.foreground import Foreground, find_foreground
+from probes.visual.pca.frame_tokens import FrameTokens
+from probes.visual.pca.palette import Palette, save_palette
+from probes.visual.pca.passes import RGB, Masks, fit, project, scale
+from probes.visual.pca.records import ArrayRecords, TokenRecords
+from probes.visual.pca.source import PcaConfig, Source, input_size
+from probes.visual.pca.workplace import COMPONENTS, REPORT, Workplace
 from rice.encoders.base import Encoder
 from rice.errors import RiceError
 from rice.files import write_json

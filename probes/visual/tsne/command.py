@@ -16,7 +16,7 @@ from rice.progress import BarProgress
 
 if TYPE_CHECKING:
     from probes.visual.towers import Tower
-    from probes.visual.tsne_draw import Panel
+    from probes.visual.tsne.draw import Panel
 
 
 def tsne(
@@ -65,11 +65,11 @@ def tsne(
         raise RiceError("expected --encoders, one or more; see: rice tsne --help")
     require("plotly", "page")
     require("sklearn", "page")
-    from probes.visual.objects import choose
-    from probes.visual.sphere import check_perplexity
     from probes.visual.towers import named_towers
-    from probes.visual.tsne_draw import check_categories
-    from probes.visual.tsne_run import OUTPUTS, Atlas, TsneConfig
+    from probes.visual.tsne.draw import check_categories
+    from probes.visual.tsne.objects import choose
+    from probes.visual.tsne.run import OUTPUTS, Atlas, TsneConfig
+    from probes.visual.tsne.sphere import check_perplexity
     from rice.data.coco import open_split
 
     check_categories(categories)

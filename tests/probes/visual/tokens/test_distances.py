@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from scipy.spatial.distance import pdist
 from scipy.stats import bootstrap
 
-from probes.visual import distances
-from probes.visual.distances import (
+from probes.visual.tokens import distances
+from probes.visual.tokens.distances import (
     BINS,
     Distribution,
     Float64,

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from probes.visual.components import Components
-from probes.visual.percentile import percentiles
-from probes.visual.records import ArrayRecords
+from probes.visual.pca.components import Components
+from probes.visual.pca.percentile import percentiles
+from probes.visual.pca.records import ArrayRecords
 
 Float32 = NDArray[np.float32]
 Mask = NDArray[np.bool_]

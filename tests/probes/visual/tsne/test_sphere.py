@@ -12,7 +12,7 @@ from scipy.stats import entropy
 from sklearn.manifold import _t_sne
 from torch import Tensor
 
-from probes.visual.sphere import (
+from probes.visual.tsne.sphere import (
     check_perplexity,
     descend,
     divergence,

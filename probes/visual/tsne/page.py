@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from probes.visual.tsne_draw import EYE, MARKERS, WARNING, Panel, Shown, graticule
+from probes.visual.tsne.draw import EYE, MARKERS, WARNING, Panel, Shown, graticule
 from rice.errors import require
 from rice.files import atomic_write
 

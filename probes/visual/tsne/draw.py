@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from probes.figures import write_figure
-from probes.visual.separation import NEIGHBOURS, Separation
+from probes.visual.tsne.separation import NEIGHBOURS, Separation
 from rice.errors import RiceError
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from probes.figures import write_figure
-from probes.visual.distances import BINS, Distribution
+from probes.visual.tokens.distances import BINS, Distribution
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

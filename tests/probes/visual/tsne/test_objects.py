@@ -15,8 +15,8 @@ from sklearn.neighbors import NearestNeighbors
 from torch import Tensor, nn
 
 from probes.dense.model import TokenGrid
-from probes.visual.objects import Objects, choose, coverage, object_features
-from probes.visual.separation import separation
+from probes.visual.tsne.objects import Objects, choose, coverage, object_features
+from probes.visual.tsne.separation import separation
 from rice.data.coco import CocoSplit, open_split
 from rice.data.segmentation import encode_mask
 from rice.encoders.base import Encoder, Features

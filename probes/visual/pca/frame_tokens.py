@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from probes.visual.records import TokenRecords
-from probes.visual.source import Source
+from probes.visual.pca.records import TokenRecords
+from probes.visual.pca.source import Source
 from rice.data.video import Frame
 from rice.encoders.base import Encoder, Features
 from rice.errors import RiceError

@@ -1,0 +1,1 @@
+"""`rice pca`: patch tokens of a video as colours (Fig. 5)."""

@@ -1,0 +1,1 @@
+"""`rice tsne`: object features on spheres (Fig. 1)."""
