@@ -12,7 +12,7 @@ from rice.files import format_bytes
 
 if TYPE_CHECKING:
     from probes.stored import Rejected
-    from reports.beside import Beside
+    from reports.paper.beside import Beside
 
 TITLE = "Frozen vision encoders at dense work"
 
@@ -41,11 +41,11 @@ def report(
         card: Write a model card for each encoder, too: OUT/cards.
     """
     from probes.results import frame_of
-    from reports.beside import beside
     from reports.page.build import refuse_foreign, write_site
     from reports.page.content import fingerprints, page_data
     from reports.page.media import find
     from reports.page.store import read
+    from reports.paper.beside import beside
 
     if not results:
         raise RiceError("expected a sweep's --out folder; see: rice report --help")
@@ -83,7 +83,7 @@ def _with_left(data: Mapping[str, Any], left: "Sequence[Rejected]") -> dict[str,
 def _paper(besides: "Sequence[Beside]") -> list[tuple[str, str]]:
     """(name, HTML) of each of the paper's tables, measured rows below the reported ones."""
     from reports.grid import grid_html
-    from reports.paper_tables import paper_grid
-    from reports.printed import TABLES
+    from reports.paper.printed import TABLES
+    from reports.paper.tables import paper_grid
 
     return [(table, grid_html(paper_grid(table, besides))) for table in TABLES]

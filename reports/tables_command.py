@@ -14,8 +14,8 @@ from rice.files import atomic_write
 if TYPE_CHECKING:
     import pandas as pd
 
-    from reports.beside import Beside
-    from reports.check import Checked
+    from reports.paper.beside import Beside
+    from reports.paper.check import Checked
 
 Extra = Literal["tokens", "gflops", "images_per_s"]
 
@@ -114,8 +114,8 @@ def _results(
 
 
 def _paper(table: tuple[str, ...], with_: Sequence[Path], form: Format, out: Path | None) -> None:
-    from reports.layout import chosen
-    from reports.paper_tables import paper_csv, paper_grid
+    from reports.paper.layout import chosen
+    from reports.paper.tables import paper_csv, paper_grid
 
     names = chosen(table)
     measured = _measured(with_)
@@ -129,7 +129,7 @@ def _paper(table: tuple[str, ...], with_: Sequence[Path], form: Format, out: Pat
     for name, text in texts.items():
         _put(text, out / f"table{name}{SUFFIXES[form]}")
     if any(name.startswith("5") for name in names):
-        from reports.curves import write_curves
+        from reports.paper.curves import write_curves
 
         for path in write_curves(out, measured):
             print(f"wrote {path}")  # noqa: T201
@@ -138,7 +138,7 @@ def _paper(table: tuple[str, ...], with_: Sequence[Path], form: Format, out: Pat
 def _measured(with_: Sequence[Path]) -> "list[Beside]":
     if not with_:
         return []
-    from reports.beside import beside
+    from reports.paper.beside import beside
     from reports.reading import load_listed
 
     frame, _ = load_listed(with_)
@@ -153,9 +153,9 @@ def _measured(with_: Sequence[Path]) -> "list[Beside]":
 
 
 def _check(source: Path | None, table: tuple[str, ...], json: bool, out: Path | None) -> None:
-    from reports.check import check
-    from reports.layout import chosen
-    from reports.printed import paper, read_rows
+    from reports.paper.check import check
+    from reports.paper.layout import chosen
+    from reports.paper.printed import paper, read_rows
 
     if source is None:
         checked = {name: check(paper(name), name) for name in chosen(table)}

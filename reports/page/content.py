@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, Any
 
 from reports.formats import Cell
 from reports.labels import natural
-from reports.layout import Layout, layout
 from reports.page.columns import Cells, Column, Measurement, Row, arrange, measurements
-from reports.printed import TABLES, paper
+from reports.paper.layout import Layout, layout
+from reports.paper.printed import TABLES, paper
 
 if TYPE_CHECKING:
-    from reports.beside import Beside
+    from reports.paper.beside import Beside
 
 DECIMALS = 2
 SETTING_FIELDS = (
@@ -58,7 +58,7 @@ class Pool:
 
 
 def page_data(documents: Sequence[Mapping[str, Any]], besides: Iterable["Beside"] = ()) -> dict[str, Any]:
-    """See the module. `besides`: measured cells that have a place in the paper's tables (`reports.beside`)."""
+    """See the module. `besides`: measured cells that have a place in the paper's tables (`reports.paper.beside`)."""
     pool, settings = Pool(), Pool()
     cells = arrange(measurements(documents))
     rows = sorted({row for row, _ in cells}, key=lambda row: natural(row.label, row.variant))

@@ -8,7 +8,7 @@ import pytest
 from stored_results import of_table_3 as result
 
 from probes.results import store
-from reports.printed import TABLES
+from reports.paper.printed import TABLES
 from reports.tables_command import tables
 from rice.errors import RiceError
 

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from probes.results import frame_of
-from reports.beside import Beside, beside
-from reports.layout import layout
 from reports.page.content import SETTING_FIELDS, Pool, fingerprints, page_data
 from reports.page.store import read
+from reports.paper.beside import Beside, beside
+from reports.paper.layout import layout
 
 Put = Callable[..., Path]
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from reports.printed import Row, number, play, reproduces
-from reports.rules import Average, Gain, averages, gain_of
+from reports.paper.printed import Row, number, play, reproduces
+from reports.paper.rules import Average, Gain, averages, gain_of
 
 _DIVISORS = range(1, 21)
 

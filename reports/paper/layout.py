@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from probes.import_formats.scales import TABLE_1, scale_of
-from reports.printed import TABLES
+from reports.paper.printed import TABLES
 from rice.errors import RiceError
 
 Best = Literal["group", "block", "all", "row"]

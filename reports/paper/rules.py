@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from reports.printed import Row, number
+from reports.paper.printed import Row, number
 
 _OCR = ("InfoVQA", "DocVQA", "ChartQA", "TextVQA", "OCRBench", "OCRBenchV2", "LiveXivVQA")
 _OTHER = ("AI2D", "MMB^EN", "MME^Cog", "MME^Per", "POPE", "RealworldQA", "MMStar")

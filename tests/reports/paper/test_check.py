@@ -4,9 +4,9 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from reports.check import check
-from reports.printed import TABLES, Row, paper
-from reports.rules import averages, derived, gain_of
+from reports.paper.check import check
+from reports.paper.printed import TABLES, Row, paper
+from reports.paper.rules import averages, derived, gain_of
 
 # Table 1's Other Avg by its caption's rule (MME^Cog / 8), from the printed cells with a calculator, in printed order.
 BY_CAPTION = [67.54, 69.73, 68.29, 70.43, 66.73, 66.43, 68.42, 69.50, 70.07, 71.05, 72.54, 70.79, 72.66, 76.93]

@@ -10,11 +10,11 @@ import string
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from reports.beside import Beside
 from reports.grid import BEST, EMPTY, OTHER, Entry, Grid, Line, defuse
-from reports.layout import Layout, layout
-from reports.printed import KEYS, Row, number, paper, reproduces
-from reports.rules import Average, averages, derived
+from reports.paper.beside import Beside
+from reports.paper.layout import Layout, layout
+from reports.paper.printed import KEYS, Row, number, paper, reproduces
+from reports.paper.rules import Average, averages, derived
 
 _CSV_HEADER = (
     *("table", *KEYS, "column", "line", "printed", "recomputed"),
@@ -23,7 +23,7 @@ _CSV_HEADER = (
 
 
 def paper_grid(table: str, measured: Sequence[Beside] = ()) -> Grid:
-    """One of `reports.printed.TABLES`; of `measured` (`reports.beside.beside`) what belongs in it is appended.
+    """One of `reports.paper.printed.TABLES`; of `measured` (`reports.paper.beside.beside`) what belongs in it is appended.
 
     A derived cell that the paper prints otherwise shows both numbers. A measured cell whose protocol differs from the
     paper's has a note with the difference.

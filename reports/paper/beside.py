@@ -1,6 +1,6 @@
 """Measured results beside the paper's cells: which belong where, and how their protocol differs. Never mixed silently.
 
-A result belongs in a cell by its probe, metric and dataset name (`reports.layout`), and beside a printed row by the
+A result belongs in a cell by its probe, metric and dataset name (`reports.paper.layout`), and beside a printed row by the
 zoo's name of its encoder. What is known of the paper's protocol is the number of test items, the split, and the
 configuration of the built-in sweep for that table.
 """
@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from reports.labels import config_differences, flattened
-from reports.layout import Layout, Source, ablation_labels, layout
-from reports.printed import TABLES, Row, number, paper
+from reports.paper.layout import Layout, Source, ablation_labels, layout
+from reports.paper.printed import TABLES, Row, number, paper
 from rice.encoders.spec import EncoderReference
 
 if TYPE_CHECKING:

@@ -12,12 +12,12 @@ from stored_results import of_table_3 as result
 from stored_results import protocol_of
 
 from probes.results import Result, load, store
-from reports.beside import Beside, beside
-from reports.curves import curves, write_curves
 from reports.grid import BEST, EMPTY, GRID_WRITERS, Grid
-from reports.layout import chosen, layout
-from reports.paper_tables import paper_csv, paper_grid
-from reports.printed import TABLES, paper
+from reports.paper.beside import Beside, beside
+from reports.paper.curves import curves, write_curves
+from reports.paper.layout import chosen, layout
+from reports.paper.printed import TABLES, paper
+from reports.paper.tables import paper_csv, paper_grid
 from rice.errors import RiceError
 
 

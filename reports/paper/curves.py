@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from probes.figures import write_figure
-from reports.beside import Beside
-from reports.layout import layout
-from reports.printed import TABLES, Row, number, paper
+from reports.paper.beside import Beside
+from reports.paper.layout import layout
+from reports.paper.printed import TABLES, Row, number, paper
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

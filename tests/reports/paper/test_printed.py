@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reports.printed import TABLES, number, paper, play, read_rows
+from reports.paper.printed import TABLES, number, paper, play, read_rows
 from rice.errors import RiceError
 
 ROWS = {"1": 18, "2": 16, "3": 4, "4": 4, "5a": 4, "5b": 4, "5c": 4, "5d": 4}

@@ -1,4 +1,4 @@
-"""The cells of Tables 1 to 5 as the paper prints them: `paper/table*.csv`, long form, texts; nothing computed.
+"""The cells of Tables 1 to 5 as the paper prints them: `table*.csv`, long form, texts; nothing computed.
 
     block,method,tower,resolution,llm,column,value,line
 
@@ -21,7 +21,7 @@ from rice.errors import RiceError, nearest
 TABLES = ("1", "2", "3", "4", "5a", "5b", "5c", "5d")
 KEYS = ("block", "method", "tower", "resolution", "llm")
 _HEADER = (*KEYS, "column", "value", "line")
-_FOLDER = Path(__file__).parent / "paper"
+_FOLDER = Path(__file__).parent
 _LARGEST_BYTES = 64 << 20
 _SLACK = 1e-9
 """Of binary fractions."""
