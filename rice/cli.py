@@ -27,7 +27,10 @@ VERBS: dict[str, tuple[str, str]] = {
     "data check": ("probes.check:check", "Validate a data root and say what each probe would find in it."),
     "sweep": ("probes.sweeps.command:sweep", "Encoders x probes x datasets x seeds, resumable."),
     "tables": ("reports.tables_command:tables", "Results, and the paper's tables: Markdown, LaTeX, CSV or HTML."),
-    "compare": ("reports.compare:compare", "Which differences between encoders are more than noise? Pairs and ranks."),
+    "compare": (
+        "reports.compare.command:compare",
+        "Which differences between encoders are more than noise? Pairs and ranks.",
+    ),
     "report": ("reports.report_command:report", "Results, provenance, clips, figures, the paper's tables: one page."),
     "import": ("reports.import_command:import_results", "Scores made by lmms-eval, mteb, COCO or tracking tools."),
     "detect train": ("probes.detection.commands:train", "Train Cascade Mask R-CNN on a frozen encoder, and judge it."),

@@ -19,11 +19,11 @@ from scipy import stats
 from stored_results import metric, put, put_knn
 
 from probes.results import load
-from reports.compare import compare
-from reports.measured import Measured, measured
-from reports.pairs import Comparison, compare_pair
-from reports.ranks import Ranking, rank_all
-from reports.resample import Resampler
+from reports.compare.command import compare
+from reports.compare.measured import Measured, measured
+from reports.compare.pairs import Comparison, compare_pair
+from reports.compare.ranks import Ranking, rank_all
+from reports.compare.resample import Resampler
 from rice.errors import RiceError
 from rice.progress import SilentProgress
 

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from reports.measured import Cell, Measured
-from reports.pairs import SIGNIFICANT, difference
-from reports.resample import Resampler
-from reports.statistics import Estimate, MeanRanks, holm, mean_ranks, rank_ranges
+from reports.compare.measured import Cell, Measured
+from reports.compare.pairs import SIGNIFICANT, difference
+from reports.compare.resample import Resampler
+from reports.compare.statistics import Estimate, MeanRanks, holm, mean_ranks, rank_ranges
 from rice.progress import Progress
 
 

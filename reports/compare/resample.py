@@ -13,8 +13,8 @@ import numpy as np
 
 from probes.protocol import Resamples, Resampling, probe_class, probe_names
 from probes.results import RESULTS, items_path
-from reports.measured import CELL, VARIANTS, Cell, Run
-from reports.statistics import Estimate, How, Values, margins, summary
+from reports.compare.measured import CELL, VARIANTS, Cell, Run
+from reports.compare.statistics import Estimate, How, Values, margins, summary
 from rice.errors import RiceError
 from rice.files import sha256_json
 from rice.progress import Progress, SilentProgress

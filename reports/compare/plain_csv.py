@@ -4,10 +4,10 @@ import csv
 import io
 from collections.abc import Iterable, Sequence
 
+from reports.compare.measured import Measured
+from reports.compare.pairs import Comparison
+from reports.compare.ranks import Ranked, Ranking
 from reports.grid import defuse
-from reports.measured import Measured
-from reports.pairs import Comparison
-from reports.ranks import Ranked, Ranking
 
 _DIFFERENCE = ("difference", "low", "high", "p", "p_holm", "verdict", "how")
 _RANKED = ("mean", "std", "low", "high", "best rank", "worst rank")

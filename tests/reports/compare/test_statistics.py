@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import stats
 
-from reports.resample import draws
-from reports.statistics import FEWEST_DATASETS, across, holm, margins, mean_ranks, rank_ranges, summary
+from reports.compare.resample import draws
+from reports.compare.statistics import FEWEST_DATASETS, across, holm, margins, mean_ranks, rank_ranges, summary
 
 FINITE = st.floats(-100, 100).map(lambda x: round(x, 3))
 SEEDS = st.lists(FINITE, min_size=2, max_size=8).filter(lambda values: len(set(values)) > 1)

@@ -21,9 +21,9 @@ from probes.detection.score import evaluate, prepare
 from probes.detection.suites import find_suite
 from probes.protocol import PROBES, Resamples, Resampling, probe_class
 from probes.results import items_path, load
-from reports.measured import measured
-from reports.resample import Resampler, intervals
-from reports.statistics import summary
+from reports.compare.measured import measured
+from reports.compare.resample import Resampler, intervals
+from reports.compare.statistics import summary
 from rice.errors import RiceError
 from rice.progress import SilentProgress
 from tracking.items import metrics, write_items
@@ -173,7 +173,7 @@ def test_resampling_imports_no_torch(tmp_path: Path) -> None:
     write_dense(tmp_path / "items.parquet", [1, 2], pixel_counts(np.random.default_rng(0), 2), 1e-3)
     code = (
         "import sys; from pathlib import Path; from probes.protocol import PROBES, probe_class\n"
-        "classes = [probe_class(name) for name in PROBES]; import probes.detection.resample, reports.compare\n"
+        "classes = [probe_class(name) for name in PROBES]; import probes.detection.resample, reports.compare.command\n"
         f"list(probe_class('dense').resampling(Path({str(tmp_path / 'items.parquet')!r})))\n"
         "sys.exit('torch' in sys.modules)"
     )

@@ -1,11 +1,11 @@
 """Comparisons as grids of texts: what a hurried reader sees of `rice compare`."""
 
+from reports.compare.measured import Measured
+from reports.compare.pairs import Comparison, show_p
+from reports.compare.ranks import Ranked, Ranking
+from reports.compare.resample import Resampler
+from reports.compare.statistics import FEWEST_DATASETS
 from reports.grid import BEST, EMPTY, OTHER, Entry, Grid, Line
-from reports.measured import Measured
-from reports.pairs import Comparison, show_p
-from reports.ranks import Ranked, Ranking
-from reports.resample import Resampler
-from reports.statistics import FEWEST_DATASETS
 
 _DECIMALS = 2
 

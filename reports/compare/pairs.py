@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from reports.measured import Cell, Measured, Scores
-from reports.resample import Resampler
-from reports.statistics import Across, Estimate, across, holm
+from reports.compare.measured import Cell, Measured, Scores
+from reports.compare.resample import Resampler
+from reports.compare.statistics import Across, Estimate, across, holm
 from rice.errors import RiceError
 
 Verdict = Literal["better", "worse", "indistinguishable", "equal", "not tested"]

@@ -11,8 +11,8 @@ from rice.errors import RiceError, nearest
 from rice.files import atomic_write
 
 if TYPE_CHECKING:
-    from reports.measured import Measured
-    from reports.resample import Resampler
+    from reports.compare.measured import Measured
+    from reports.compare.resample import Resampler
 
 
 def compare(
@@ -44,9 +44,9 @@ def compare(
         seed: Of the bootstrap over items.
         resamples: Bootstrap draws of the items.
     """
-    from reports.measured import measured
+    from reports.compare.measured import measured
+    from reports.compare.resample import Resampler
     from reports.reading import load_metrics
-    from reports.resample import Resampler
 
     frame, _ = load_metrics(directory, metrics)
     stored = measured(frame)
@@ -80,9 +80,9 @@ def _chosen(names: tuple[str, ...], stored: "Measured") -> tuple[str, str]:
 
 
 def _two(stored: "Measured", names: tuple[str, str], resampler: "Resampler", form: Format, as_json: bool) -> str:
-    from reports import pairs
-    from reports.compare_csv import pair_csv
-    from reports.verdicts import pair_grid
+    from reports.compare import pairs
+    from reports.compare.grids import pair_grid
+    from reports.compare.plain_csv import pair_csv
     from rice.progress import BarProgress
 
     first, second = (stored.scores[name] for name in names)
@@ -98,9 +98,9 @@ def _two(stored: "Measured", names: tuple[str, str], resampler: "Resampler", for
 
 
 def _all(stored: "Measured", resampler: "Resampler", form: Format, as_json: bool) -> str:
-    from reports import ranks
-    from reports.compare_csv import rank_csv
-    from reports.verdicts import rank_grid
+    from reports.compare import ranks
+    from reports.compare.grids import rank_grid
+    from reports.compare.plain_csv import rank_csv
     from rice.progress import BarProgress
 
     runs = {(c.probe, r.key) for scores in stored.scores.values() for c, rs in scores.items() for r in rs.values()}
@@ -113,7 +113,7 @@ def _all(stored: "Measured", resampler: "Resampler", form: Format, as_json: bool
 
 
 def _dump(document: dict[str, Any], resampler: "Resampler") -> str:
-    from reports.verdicts import method
+    from reports.compare.grids import method
 
     notes = [f"{method(resampler)}.", *resampler.notes]
     return json.dumps(document | {"notes": notes}, indent=1, ensure_ascii=False, allow_nan=False)

@@ -1,0 +1,1 @@
+"""`rice compare`: which differences between encoders are more than noise."""
