@@ -67,7 +67,7 @@ def report(
         out, title=title, data=_with_left(data, left), figures=found, tables=_paper(besides), rows_of=rows_of
     )
     if card:
-        from reports.cards import write_cards
+        from reports.cards.hub import write_cards
 
         write_cards(documents, out)
     for one in left:

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from reports.card_measurements import Measurement, clean
+from reports.cards.measurements import Measurement, clean
 
 NOT_STATED = "not stated"
 

@@ -10,8 +10,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from reports.card_measurements import Measurement, clean, measurements
-from reports.card_text import NOT_STATED, body
+from reports.cards.measurements import Measurement, clean, measurements
+from reports.cards.text import NOT_STATED, body
 from rice.errors import RiceError
 from rice.files import atomic_write, safe_join
 
