@@ -75,7 +75,7 @@ def _table(folder: Path) -> None:
     from reports.tables import build
 
     table = build(load(folder), ["encoder"], ["probe", "dataset", "metric"], ["tokens", "gflops"])
-    if sum(cell.seeds for cell in table.cells.values()) != 2 * STORED:
+    if sum(cell.score.seeds for cell in table.cells.values()) != 2 * STORED:
         raise SystemExit("the table does not hold every stored result")
     write_table(table, "markdown", 2)
 

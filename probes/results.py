@@ -28,6 +28,8 @@ COLUMNS = (
     *("metric", "value", "n", "unit", "higher_is_better", "split", "stderr", "protocol", "protocol_version"),
     *("seed", "size", "layer", "norm", "tokens", "gflops", "images_per_s", "seconds", "config", "device", "key"),
 )
+ORDER = ("encoder", "probe", "dataset", "metric", "split", "seed", "key")
+"""Of a frame's rows."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,7 +134,7 @@ def store(directory: Path, result: Result) -> Path:
 def load(directory: Path | str, rejected: list[Rejected] | None = None) -> "pandas.DataFrame":
     """All results under a sweep's --out (or its `results` folder): one row per (result, metric), columns COLUMNS.
 
-    Rows are ordered by encoder, probe, dataset, metric, split and seed, whatever order the files were written in.
+    Rows are in ORDER, whatever order the files were written in.
     `rejected` and errors: as `documents`.
     """
     return frame_of(documents(Path(directory), rejected))
@@ -142,9 +144,19 @@ def frame_of(results: Iterable[dict[str, Any]]) -> "pandas.DataFrame":
     """Documents as `load` gives them."""
     import pandas
 
-    frame = pandas.DataFrame([row for document in results for row in _rows(document)], columns=list(COLUMNS))
-    order = ["encoder", "probe", "dataset", "metric", "split", "seed", "key"]
-    return frame.sort_values(order, kind="stable", ignore_index=True)
+    frame = pandas.DataFrame(rows_of(results), columns=list(COLUMNS))
+    return frame.sort_values(list(ORDER), kind="stable", ignore_index=True)
+
+
+def rows_of(results: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """A row for each metric of each document: COLUMNS, as a frame has them; None for what is not known."""
+    for document in results:
+        identity = document["identity"]
+        shared = document | identity | {"norm": document["encoder_spec"]["norm"]}
+        shared["config"] = json.dumps(identity["config"], sort_keys=True)
+        for metric in document["metrics"]:
+            row = shared | metric | {"metric": metric["name"]}
+            yield {column: row[column] for column in COLUMNS}
 
 
 def documents(directory: Path, rejected: list[Rejected] | None = None) -> Iterator[dict[str, Any]]:
@@ -178,16 +190,6 @@ def _read(path: str, stem: str) -> dict[str, Any]:
     except OSError as error:
         raise RiceError(f"cannot be read: {error.strerror}") from error
     return parse(text, stem)
-
-
-def _rows(document: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    identity = document["identity"]
-    shared = document | identity | {"norm": document["encoder_spec"]["norm"]}
-    shared["config"] = json.dumps(identity["config"], sort_keys=True)
-    for metric in document["metrics"]:
-        row = shared | metric
-        row["metric"] = metric["name"]
-        yield {column: row[column] for column in COLUMNS}
 
 
 def _plain(metric: Metric) -> Metric:

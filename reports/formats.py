@@ -6,24 +6,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from reports.grid import EMPTY, GRID_WRITERS, Entry, Format, Grid, Line, defuse
+from reports.measurements import Score
 
 _HEADERS = {"tokens": "Tokens", "gflops": "GFLOPs", "images_per_s": "Images/s"}
 
 
+Place = tuple[tuple[str, ...], tuple[str, ...]]
+"""The labels of a row and of a column."""
+
+
 @dataclass(frozen=True)
 class Cell:
-    """Mean and standard deviation (ddof 1; None for one seed) over the seeds of one configuration."""
+    """The seeds of one configuration. `rank`: BEST of its column, SECOND, or OTHER."""
 
-    mean: float
-    spread: float | None
-    seeds: int
+    score: Score
     rank: int
-    """0 the best of its column, 1 the second, 2 any other."""
-
-    def text(self, decimals: int) -> str:
-        """'41.25 ± 0.31'."""
-        spread = "" if self.spread is None else f" ± {self.spread:.{decimals}f}"
-        return f"{self.mean:.{decimals}f}{spread}"
 
 
 @dataclass(frozen=True)
@@ -34,7 +31,7 @@ class Table:
     column_keys: tuple[str, ...]
     rows: list[tuple[str, ...]]
     columns: list[tuple[str, ...]]
-    cells: dict[tuple[tuple[str, ...], tuple[str, ...]], Cell]
+    cells: dict[Place, Cell]
     extras: dict[tuple[str, ...], dict[str, str]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
@@ -52,7 +49,7 @@ class Table:
 
     def _line(self, row: tuple[str, ...], decimals: int) -> Line:
         cells = [self.cells.get((row, column)) for column in self.columns]
-        shown = [Entry(EMPTY) if cell is None else Entry(cell.text(decimals), cell.rank) for cell in cells]
+        shown = [Entry(EMPTY) if cell is None else Entry(cell.score.text(decimals), cell.rank) for cell in cells]
         return Line((*map(Entry, row), *shown, *map(Entry, self.extras.get(row, {}).values())))
 
 
@@ -67,8 +64,8 @@ def csv_text(table: Table) -> str:
         line: list[str] = [defuse(label) for label in row]
         for column in table.columns:
             cell = table.cells.get((row, column))
-            spread = "" if cell is None or cell.spread is None else repr(cell.spread)
-            line += ["", "", "0"] if cell is None else [repr(cell.mean), spread, str(cell.seeds)]
+            numbers = (None, None, 0) if cell is None else (cell.score.mean, cell.score.spread, cell.score.seeds)
+            line += ["" if number is None else str(number) for number in numbers]
         writer.writerow([*line, *table.extras.get(row, {}).values()])
     return file.getvalue().rstrip("\n")
 

@@ -1,41 +1,75 @@
-"""Stored results for commands that print: what is no result is named on standard error and left out."""
+"""Every stored result of several folders, once; what is left out, and why."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from probes.results import load
+from probes.results import documents, frame_of
 from probes.stored import Rejected
 from rice.errors import RiceError, nearest
 
 if TYPE_CHECKING:
     import pandas as pd
 
+_LARGEST = 1e100
+"""Of a metric's size: its square is still finite, and no score comes near."""
 
-def load_listed(directories: Sequence[Path]) -> "tuple[pd.DataFrame, list[Rejected]]":
-    """The results of several folders as one frame, and what is left out. A result that lies in two folders counts once.
 
-    Errors: RiceError for a folder that cannot be read.
+def read(folders: Sequence[Path]) -> tuple[list[dict[str, Any]], list[Rejected]]:
+    """The documents (`probes.results.documents`) under sweeps' --out folders, and the files that are left out.
+
+    A key says what was measured, so of two files with one key only the first counts: its seed is not averaged twice.
+    Errors: RiceError for a folder that cannot be read, and where none holds a result.
     """
-    import pandas as pd
+    found: dict[str, dict[str, Any]] = {}
+    places: dict[str, str] = {}
+    left: list[Rejected] = []
+    for folder in folders:
+        rejected: list[Rejected] = []
+        label = folder.resolve().name
+        for document in documents(folder, rejected):
+            key = document["key"]
+            reason = f"holds the same measurement as the one in {places[key]}" if key in places else _unusable(document)
+            if reason:
+                rejected.append(Rejected(f"{key}.json", reason))
+                continue
+            found[key], places[key] = document, label
+        left += [Rejected(f"{label}/{one.file}", one.reason) for one in rejected]
+    if not found:
+        why = f" ({len(left)} left out, such as {left[0].file}, which {left[0].reason})" if left else ""
+        raise RiceError(
+            f"expected results under {', '.join(map(str, folders))}, found none{why}; make some with: rice sweep"
+        )
+    return [found[key] for key in sorted(found)], left
 
-    rejected: list[Rejected] = []
-    frames = [load(directory, rejected) for directory in directories]
-    for found in rejected:
-        print(f"left out {found.file}: {found.reason}", file=sys.stderr)  # noqa: T201
-    whole = pd.concat(frames, ignore_index=True) if len(frames) > 1 else frames[0]
-    return whole.drop_duplicates(["key", "metric", "split"], ignore_index=True), rejected
 
+def read_frame(folder: Path, metrics: Sequence[str] = ()) -> "tuple[pd.DataFrame, list[Rejected]]":
+    """The same of one folder as a frame (`probes.results.load`), of these metrics only; all without any. What is left
+    out is said on standard error.
 
-def load_metrics(directory: Path, metrics: Sequence[str]) -> "tuple[pd.DataFrame, list[Rejected]]":
-    """The results of one folder, of these metrics only; all without any. Errors: RiceError for a folder without
-    results, and for a metric that none has."""
-    frame, rejected = load_listed([directory])
-    if frame.empty:
-        raise RiceError(f"expected results under {directory}, found none; make some with: rice sweep")
+    Errors: RiceError as `read`, and for a metric that none has.
+    """
+    found, left = read([folder])
+    say_left_out(left)
+    frame = frame_of(found)
     known = sorted(set(frame["metric"]))
     for metric in metrics:
         if metric not in known:
-            raise RiceError(f"no metric {metric!r} in {directory}.{nearest(metric, known)} Known: {', '.join(known)}")
-    return (frame[frame["metric"].isin(metrics)] if metrics else frame), rejected
+            raise RiceError(f"no metric {metric!r} in {folder}.{nearest(metric, known)} Known: {', '.join(known)}")
+    return (frame[frame["metric"].isin(metrics)] if metrics else frame), left
+
+
+def say_left_out(left: Iterable[Rejected]) -> None:
+    """Name on standard error what is no result."""
+    for one in left:
+        print(f"left out: {one.file}: {one.reason}", file=sys.stderr)  # noqa: T201
+
+
+def _unusable(document: dict[str, Any]) -> str | None:
+    """What keeps a result's numbers from being averaged, if anything."""
+    names = [(metric["name"], metric["split"]) for metric in document["metrics"]]
+    if len(set(names)) < len(names):
+        return "gives a metric twice"
+    values = [value for metric in document["metrics"] for value in (metric["value"], metric["stderr"] or 0)]
+    return "has a number that no score reaches" if any(abs(value) > _LARGEST for value in values) else None

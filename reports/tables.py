@@ -4,23 +4,25 @@ Results that differ in anything but the seed are never averaged: where a cell wo
 or weights, the table is split by what differs, and says so.
 """
 
-import dataclasses
-from collections.abc import Sequence
+import itertools
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from reports.formats import Cell, Table
-from reports.grid import EMPTY
-from reports.labels import config_differences, natural
+from reports.formats import Cell, Place, Table
+from reports.grid import BEST, EMPTY, OTHER, SECOND
+from reports.labels import config_differences, distinct, natural, short
+from reports.measurements import VARIANTS, Measurement, items_text, measurements, rows_in, separating
 
 if TYPE_CHECKING:
     import pandas as pd
 
 # What makes two results comparable, in the order in which a mixed cell is split. The encoder's own come last, because
 # a configuration (a token grid, say) often explains a difference in size.
-_COLUMN_IDENTITY = ("metric", "split", "dataset", "probe")
-_DETAILS = ("config", "protocol_version", "protocol", "dataset_fingerprint", "unit")
-_ROW_IDENTITY = ("encoder", "size", "layer", "encoder_fingerprint")
-_HASH_LENGTH = 8
+_COLUMNS = (
+    *("metric", "split", "dataset", "probe"),
+    *("config", "protocol_version", "protocol", "dataset_fingerprint", "unit"),
+)
+_ROWS = ("encoder", *VARIANTS)
 
 
 def build(
@@ -30,108 +32,96 @@ def build(
 
     `decimals`: digits that will be shown; means that agree in them are equally good.
     """
-    frame = _in_percent(frame.assign(config=frame["config"].map(config_differences(frame["config"].unique()))))
-    row_keys, column_keys = list(rows), list(columns)
-    _split_mixed(frame, row_keys, column_keys)
-    split = [k for k in (*row_keys, *column_keys) if k not in (*rows, *columns)]
-    frame = _with_labels(frame, [*row_keys, *column_keys])
-
-    scores = frame.groupby([*row_keys, *column_keys], sort=True, dropna=False).agg(
-        mean=("value", "mean"), spread=("value", "std"), seeds=("seed", "nunique"), better=("higher_is_better", "first")
-    )
-    ranks = _ranks(scores, column_keys, decimals)
-    cells: dict[tuple[tuple[str, ...], tuple[str, ...]], Cell] = {}
-    for key, score, rank in zip(scores.index, scores.itertuples(), ranks, strict=True):
-        key = key if isinstance(key, tuple) else (key,)
-        row, column = tuple(key[: len(row_keys)]), tuple(key[len(row_keys) :])
-        spread = float(score.spread) if score.seeds > 1 else None
-        cells[row, column] = Cell(float(score.mean), spread, int(score.seeds), int(rank))
-    table = Table(
-        tuple(row_keys),
-        tuple(column_keys),
-        sorted({row for row, _ in cells}, key=lambda row: natural(*row)),
-        sorted({column for _, column in cells}, key=lambda column: natural(*column)),
-        cells,
-        _extras(frame, row_keys, extras),
-    )
-    notes = _notes(frame, table, column_keys)
+    found = measurements(rows_in(frame), by=(*rows, *columns))
+    split = separating(found, _texts(found, (*rows, *columns)), (*_COLUMNS, *_ROWS))
+    of_row, of_column = [key for key in split if key in _ROWS], [key for key in split if key in _COLUMNS]
+    row_keys, column_keys = (*rows, *of_row), (*columns, *of_column)
+    in_row, in_column = _texts(found, row_keys), _texts(found, column_keys)
+    row_labels, column_labels = (sorted(set(texts), key=lambda label: natural(*label)) for texts in (in_row, in_column))
+    known = dict(zip(zip(in_row, in_column, strict=True), found, strict=True))
+    placed = {place: known[place] for place in itertools.product(row_labels, column_labels) if place in known}
+    ranks = _ranks(placed, decimals)
+    notes = _notes(placed, column_labels)
     if split:
-        notes.insert(0, f"Split by {', '.join(split)}: results that differ there are not averaged.")
-    return dataclasses.replace(table, notes=notes)
+        notes.insert(0, f"Split by {', '.join((*of_row, *of_column))}: results that differ there are not averaged.")
+    return Table(
+        row_keys,
+        column_keys,
+        row_labels,
+        column_labels,
+        {place: Cell(one.score, ranks.get(place, OTHER)) for place, one in placed.items()},
+        _extras(placed, extras),
+        notes,
+    )
 
 
-def _in_percent(frame: "pd.DataFrame") -> "pd.DataFrame":
-    """Fractions as the field prints them: in percent."""
-    fraction = frame["unit"] == "fraction"
-    value = frame["value"].where(~fraction, frame["value"] * 100)
-    return frame.assign(value=value, unit=frame["unit"].where(~fraction, "%"))
+def _texts(found: Sequence[Measurement], keys: Sequence[str]) -> list[tuple[str, ...]]:
+    """Of each measurement the keys as texts: hashes cut short, untrained encoders said so."""
+    return list(zip(*(_key_texts(found, key) for key in keys), strict=True)) if keys else [()] * len(found)
 
 
-def _split_mixed(frame: "pd.DataFrame", rows: list[str], columns: list[str]) -> None:
-    """Add keys to `rows` and `columns`, in place, until no cell mixes results that differ in more than the seed."""
-    for candidates, target in ((_COLUMN_IDENTITY, columns), (_DETAILS, columns), (_ROW_IDENTITY, rows)):
-        for key in candidates:
-            if key in rows or key in columns:
-                continue
-            distinct = frame.groupby([*rows, *columns], dropna=False)[key].nunique(dropna=False)
-            if (distinct > 1).any():
-                target.append(key)
+def _key_texts(found: Sequence[Measurement], key: str) -> list[str]:
+    values = [one[key] for one in found]
+    if key == "encoder":
+        return [one.encoder for one in found]
+    if key == "config":
+        differences = config_differences(values)
+        return [differences[value] for value in values]
+    if key == "unit":
+        return distinct([one.cell.shown_unit for one in found], values)
+    return distinct([short(key, value, EMPTY) for value in values], values)
 
 
-def _with_labels(frame: "pd.DataFrame", keys: Sequence[str]) -> "pd.DataFrame":
-    """The keys as texts: hashes cut short, untrained encoders said so."""
-    labels = {}
-    for key in keys:
-        text = frame[key].astype(object).where(frame[key].notna(), EMPTY).astype(str)
-        labels[key] = text.str[:_HASH_LENGTH] if key.endswith("fingerprint") else text
-    if "encoder" in labels:
-        labels["encoder"] = labels["encoder"].where(frame["trained"].astype(bool), labels["encoder"] + " (untrained)")
-    return frame.assign(**labels)
+def _ranks(placed: Mapping[Place, Measurement], decimals: int) -> dict[Place, int]:
+    """Of the best and the second of each column; what reads the same shares a rank; one row has none."""
+    of_column: dict[tuple[str, ...], dict[Place, float]] = {}
+    for place, one in placed.items():
+        shown = round(one.score.mean, decimals)
+        of_column.setdefault(place[1], {})[place] = shown if one["higher_is_better"] else -shown
+    ranks: dict[Place, int] = {}
+    for values in of_column.values():
+        best_first = sorted(set(values.values()), reverse=True)
+        for rank, value in zip((BEST, SECOND), best_first if len(values) > 1 else (), strict=False):
+            ranks |= {place: rank for place, own in values.items() if own == value}
+    return ranks
 
 
-def _ranks(scores: "pd.DataFrame", column_keys: Sequence[str], decimals: int) -> "pd.Series[int]":
-    """0 for the best of a column, 1 for the second, 2 else; what reads the same shares a rank; one row has none."""
-    shown = scores["mean"].round(decimals)
-    signed = shown.where(scores["better"].astype(bool), -shown)
-    groups = signed.groupby(level=list(column_keys), dropna=False)
-    ranks = (groups.rank(method="dense", ascending=False) - 1).clip(upper=2)
-    return ranks.where(groups.transform("size") > 1, 2).astype(int)
-
-
-def _extras(
-    frame: "pd.DataFrame", row_keys: Sequence[str], extras: Sequence[str]
-) -> dict[tuple[str, ...], dict[str, str]]:
-    found: dict[tuple[str, ...], dict[str, str]] = {}
+def _extras(placed: Mapping[Place, Measurement], extras: Sequence[str]) -> dict[tuple[str, ...], dict[str, str]]:
+    of_row: dict[tuple[str, ...], list[Measurement]] = {}
+    for (row, _), one in placed.items():
+        of_row.setdefault(row, []).append(one)
     if not extras:
-        return found
-    for key, group in frame.groupby(list(row_keys), sort=True, dropna=False):
-        row = tuple(key) if isinstance(key, tuple) else (key,)
-        found[row] = {extra: _range(group[extra]) for extra in extras}
-    return found
+        return {}
+    return {row: {extra: _range(extra, found) for extra in extras} for row, found in of_row.items()}
 
 
-def _range(values: "pd.Series[float]") -> str:
+def _range(extra: str, found: Sequence[Measurement]) -> str:
     """'256' or '256-1024'; measured values (images/s) differ slightly, so they are shown with three digits."""
-    known = values.dropna()
-    if known.empty:
+    known = [row[extra] for one in found for row in one.rows if row[extra] is not None]
+    if not known:
         return EMPTY
-    texts = [f"{value:.0f}" if value >= 100 else f"{value:.3g}" for value in (known.min(), known.max())]
+    texts = [f"{value:.0f}" if value >= 100 else f"{value:.3g}" for value in (min(known), max(known))]
     return "-".join(dict.fromkeys(texts))
 
 
-def _notes(frame: "pd.DataFrame", table: Table, column_keys: Sequence[str]) -> list[str]:
+def _notes(placed: Mapping[Place, Measurement], columns: Sequence[tuple[str, ...]]) -> list[str]:
     """One note a column: what n is and by which protocol; then the cells with fewer seeds than the others."""
-    notes = []
-    for key, group in frame.groupby(list(column_keys), sort=True, dropna=False):
-        label = " / ".join(key if isinstance(key, tuple) else (key,))
-        sizes = sorted(set(group["n"]))
-        count = f"n = {sizes[0]}" if len(sizes) == 1 else f"n = {sizes[0]} to {sizes[-1]}"
-        protocols = "; ".join(dict.fromkeys(group["protocol"]))
-        notes.append(f"{label}: {count}, {group['unit'].iloc[0]}, split {group['split'].iloc[0]}; {protocols}")
-    most = max(cell.seeds for cell in table.cells.values())
-    few = [(row, column, cell) for (row, column), cell in table.cells.items() if cell.seeds < most]
+    of_column: dict[tuple[str, ...], list[Measurement]] = {column: [] for column in columns}
+    for (_, column), one in placed.items():
+        of_column[column].append(one)
+    notes = [f"{' / '.join(column)}: {measured_by(found)}" for column, found in of_column.items()]
+    most = max(one.score.seeds for one in placed.values())
+    few = [(row, column, one) for (row, column), one in placed.items() if one.score.seeds < most]
     notes.append(
         f"Mean ± standard deviation (ddof 1) over {most} seed{'s' if most > 1 else ''}." if most > 1 else "One seed."
     )
-    notes += [f"{' / '.join(row)}, {' / '.join(column)}: {cell.seeds} of {most} seeds." for row, column, cell in few]
-    return notes
+    return notes + [
+        f"{' / '.join(row)}, {' / '.join(column)}: {one.score.seeds} of {most} seeds." for row, column, one in few
+    ]
+
+
+def measured_by(found: Sequence[Measurement]) -> str:
+    """What n is in a column, and by which protocol: 'n = 5000, %, split val2017; AP of boxes'."""
+    splits, protocols = (sorted({one[name] for one in found}) for name in ("split", "protocol"))
+    words = f"split{'s' if len(splits) > 1 else ''} {', '.join(splits)}"
+    return f"{items_text(found)}, {found[0].cell.shown_unit}, {words}; {'; '.join(protocols)}"

@@ -100,16 +100,14 @@ def _results(
     form: tuple[Format, int],
     out: Path | None,
 ) -> None:
-    import dataclasses
-
     from reports.formats import write_table
-    from reports.reading import load_metrics
+    from reports.reading import read_frame
     from reports.tables import build
 
-    frame, rejected = load_metrics(directory, metrics)
+    frame, rejected = read_frame(directory, metrics)
     built = build(frame, _keys(keys[0], frame), _keys(keys[1], frame), extras, form[1])
     left_out = [f"Left out, no result: {found.file} {found.reason}." for found in rejected]
-    built = dataclasses.replace(built, notes=[*built.notes, *left_out])
+    built.notes.extend(left_out)
     _put(write_table(built, *form), out)
 
 
@@ -138,16 +136,20 @@ def _paper(table: tuple[str, ...], with_: Sequence[Path], form: Format, out: Pat
 def _measured(with_: Sequence[Path]) -> "list[Beside]":
     if not with_:
         return []
+    from probes.results import rows_of
+    from reports.measurements import measurements
     from reports.paper.beside import beside
-    from reports.reading import load_listed
+    from reports.reading import read, say_left_out
 
-    frame, _ = load_listed(with_)
-    measured = beside(frame)
+    documents, left_out = read(with_)
+    say_left_out(left_out)
+    found = measurements(rows_of(documents))
+    measured = beside(found)
     if not measured:
-        found = sorted({f"{row.probe} on {row.dataset}" for row in frame.itertuples()})
+        names = sorted({f"{one['probe']} on {one['dataset']}" for one in found})
         raise RiceError(
             f"nothing in {', '.join(map(str, with_))} belongs in the paper's tables, which know datasets by the names "
-            f"of the built-in sweeps (coco, lvis, roboflow100, tracking); found: {', '.join(found) or 'no result'}"
+            f"of the built-in sweeps (coco, lvis, roboflow100, tracking); found: {', '.join(names)}"
         )
     return measured
 

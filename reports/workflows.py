@@ -29,7 +29,7 @@ def quickstart(*, out: Path = Path("quickstart"), jobs: int = 1) -> int:
     """
     from probes.sweeps.command import sweep
     from probes.visual.pca.command import pca
-    from reports.report_command import report
+    from reports.page.command import report
 
     require("skimage", "samples")
     require("sklearn", "samples")

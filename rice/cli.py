@@ -31,7 +31,7 @@ VERBS: dict[str, tuple[str, str]] = {
         "reports.compare.command:compare",
         "Which differences between encoders are more than noise? Pairs and ranks.",
     ),
-    "report": ("reports.report_command:report", "Results, provenance, clips, figures, the paper's tables: one page."),
+    "report": ("reports.page.command:report", "Results, provenance, clips, figures, the paper's tables: one page."),
     "import": ("reports.import_command:import_results", "Scores made by lmms-eval, mteb, COCO or tracking tools."),
     "detect train": ("probes.detection.commands:train", "Train Cascade Mask R-CNN on a frozen encoder, and judge it."),
     "detect eval": ("probes.detection.commands:evaluate", "Judge a trained detector on a split."),

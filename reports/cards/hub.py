@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from reports.cards.measurements import Measurement, clean, measurements
+from reports.cards.groups import Group, clean, groups
 from reports.cards.text import NOT_STATED, body
 from rice.errors import RiceError
 from rice.files import atomic_write, safe_join
@@ -66,7 +66,7 @@ def card(label: str, documents: Sequence[dict[str, Any]]) -> "ModelCard":
     """The card of one encoder from all its results. Its `data` is the metadata, its `text` the rest."""
     from huggingface_hub import ModelCard, ModelCardData
 
-    found = measurements(documents)
+    found = groups(documents)
     licence = _licence(documents)
     identifier, name = _hub_licence(licence)
     data = ModelCardData(
@@ -74,10 +74,10 @@ def card(label: str, documents: Sequence[dict[str, Any]]) -> "ModelCard":
         license_name=name,
         library_name=_library(documents),
         pipeline_tag=PIPELINE,
-        tags=["frozen-encoder", "probing", "rice-suite", *sorted({slug(m.probe) for m in found})],
+        tags=["frozen-encoder", "probing", "rice-suite", *sorted({slug(group.probe) for group in found})],
         base_model=_base_model(documents),
         model_name=clean(label),
-        eval_results=[result for measurement in found for result in _eval_results(measurement)],
+        eval_results=[result for group in found for result in _eval_results(group)],
     )
     return ModelCard(f"---\n{data.to_yaml()}\n---\n\n{body(label, found, licence)}")
 
@@ -98,23 +98,23 @@ def slug(text: str) -> str:
     return re.sub(r"[^a-z0-9.]+", "-", text.lower()).strip("-.") or "unnamed"
 
 
-def _eval_results(measurement: Measurement) -> list["EvalResult"]:
+def _eval_results(group: Group) -> list["EvalResult"]:
     from huggingface_hub import EvalResult
 
-    identity = measurement.identity
+    identity = group.identity
     return [
         EvalResult(
-            task_type=_TASKS.get(measurement.probe, PIPELINE),
-            dataset_type=measurement.dataset,
-            dataset_name=measurement.dataset,
-            dataset_split=score.split,
+            task_type=_TASKS.get(group.probe, PIPELINE),
+            dataset_type=group.dataset,
+            dataset_name=group.dataset,
+            dataset_split=clean(one["split"]),
             dataset_revision=clean(identity["dataset_fingerprint"]),
-            metric_type=slug(score.metric),
-            metric_name=f"{score.metric} ({measurement.probe})",
-            metric_value=float(f"{score.mean:.6g}"),
-            metric_args={"measurement": measurement.key, "size": identity["size"], "layer": identity["layer"]},
+            metric_type=slug(one["metric"]),
+            metric_name=f"{clean(one['metric'])} ({group.probe})",
+            metric_value=float(f"{one.score.mean:.6g}"),
+            metric_args={"measurement": group.key, "size": identity["size"], "layer": identity["layer"]},
         )
-        for score in measurement.scores
+        for one in group.scores
     ]
 
 

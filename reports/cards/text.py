@@ -10,9 +10,12 @@ from typing import Any
 
 import yaml
 
-from reports.cards.measurements import Measurement, clean
+from reports.cards.groups import Group, clean
+from reports.grid import EMPTY
+from reports.measurements import items_text
 
 NOT_STATED = "not stated"
+DECIMALS = 2
 
 _SPECIAL = re.compile(r"[\\`*_\[\]<>|~&$#@]|(?<=www)\.|:(?=//)")
 _FACTS = ("name", "source", "revision", "paper", "patch", "width", "depth", "native_size", "note")
@@ -24,14 +27,14 @@ def escape(text: str) -> str:
     return _SPECIAL.sub(lambda match: f"\\{match[0]}", clean(text))
 
 
-def body(label: str, found: Sequence[Measurement], licence: str) -> str:
+def body(label: str, found: Sequence[Group], licence: str) -> str:
     """The card below its metadata, Markdown. `licence`: the text to show for it."""
-    documents = [document for measurement in found for document in measurement.documents]
+    documents = [document for group in found for document in group.documents]
     sections = [
         [f"# {escape(label)}", "", *_opening(documents, found)],
         ["## Results", "", *_results(found)],
         ["## The encoder", "", *_encoder(documents, licence)],
-        *([f"## Measurement {i}", "", *_measurement(m)] for i, m in enumerate(found, 1)),
+        *([f"## Measurement {i}", "", *_measurement(group)] for i, group in enumerate(found, 1)),
         ["## Versions", "", *_versions(documents)],
         ["## How to repeat", "", *_repeat(label, found)],
         ["## What is not known", "", *_unknown(documents, found, licence)],
@@ -39,12 +42,12 @@ def body(label: str, found: Sequence[Measurement], licence: str) -> str:
     return "\n\n".join("\n".join(lines) for lines in sections) + "\n"
 
 
-def _opening(documents: Sequence[dict[str, Any]], found: Sequence[Measurement]) -> list[str]:
+def _opening(documents: Sequence[dict[str, Any]], found: Sequence[Group]) -> list[str]:
     lines = [
         "How good is this vision encoder at dense work while it stays frozen? The numbers below were measured by "
         "rice-suite: nothing of the encoder was trained, only a probe's head on its features."
     ]
-    elsewhere = [str(i) for i, measurement in enumerate(found, 1) if measurement.imported]
+    elsewhere = [str(i) for i, group in enumerate(found, 1) if group.imported]
     if elsewhere:
         lines += [
             "",
@@ -55,21 +58,20 @@ def _opening(documents: Sequence[dict[str, Any]], found: Sequence[Measurement]) 
     return lines
 
 
-def _results(found: Sequence[Measurement]) -> list[str]:
+def _results(found: Sequence[Group]) -> list[str]:
     header = ("Measurement", "Probe", "Data", "Split", "Metric", "Unit", "Mean ± sd", "Seeds", "n")
     rows = [
         (
             str(i),
-            *map(escape, (measurement.probe, measurement.dataset, score.split, score.metric)),
-            escape(score.unit),
-            score.text(),
-            str(len(score.values)),
-            " to ".join(str(n) for n in dict.fromkeys((score.n[0], score.n[-1]))),
+            *map(escape, (group.probe, group.dataset, one["split"], one["metric"], one.cell.shown_unit)),
+            one.score.text(DECIMALS),
+            str(one.score.seeds),
+            items_text([one]).removeprefix("n = "),
         )
-        for i, measurement in enumerate(found, 1)
-        for score in measurement.scores
+        for i, group in enumerate(found, 1)
+        for one in group.scores
     ]
-    lower = sorted({escape(s.metric) for m in found for s in m.scores if not s.higher_is_better})
+    lower = sorted({escape(one["metric"]) for group in found for one in group.scores if not one["higher_is_better"]})
     return [
         *_table(header, rows, numbers=3),
         "",
@@ -89,28 +91,33 @@ def _encoder(documents: Sequence[dict[str, Any]], licence: str) -> list[str]:
     return [*lines, f"- Licence: {escape(licence)}"]
 
 
-def _measurement(measurement: Measurement) -> list[str]:
-    identity, first = measurement.identity, measurement.documents[0]
+def _measurement(group: Group) -> list[str]:
+    identity, first = group.identity, group.documents[0]
     size = NOT_STATED if identity["size"] is None else f"{identity['size']} x {identity['size']} pixels"
     cost = [size]
     cost += [] if first["tokens"] is None else [f"{first['tokens']} patch tokens"]
     cost += [] if first["gflops"] is None else [f"{first['gflops']:.3g} GFLOPs an image"]
     layer = NOT_STATED if identity["layer"] is None else str(identity["layer"])
-    columns = [f"{escape(score.metric)} ({escape(score.split)}, {escape(score.unit)})" for score in measurement.scores]
+    columns = [
+        f"{escape(one['metric'])} ({escape(one['split'])}, {escape(one.cell.shown_unit)})" for one in group.scores
+    ]
     rows = []
-    for document in measurement.documents:
-        values = [score.values.get(document["seed"]) for score in measurement.scores]
-        texts = ["-" if value is None else f"{value:.2f}" for value in values]
+    for document in group.documents:
+        runs = [one.runs.get(document["seed"]) for one in group.scores]
+        texts = [EMPTY if run is None else f"{run.value:.{DECIMALS}f}" for run in runs]
         rows.append((f"`{document['key']}`", str(document["seed"]), *texts))
     return [
-        f"The probe {escape(measurement.probe)} on {escape(measurement.dataset)}.",
+        f"The probe {escape(group.probe)} on {escape(group.dataset)}.",
         "",
         f"- Input: {', '.join(cost)}",
         f"- Hidden state: {layer}; final norm: {escape(first['encoder_spec']['norm'])}",
         f"- Protocol version: {identity['protocol_version']}",
-        *(f"- Protocol of {escape(s.metric)} ({escape(s.split)}): {escape(s.protocol)}" for s in measurement.scores),
+        *(
+            f"- Protocol of {escape(one['metric'])} ({escape(one['split'])}): {escape(one['protocol'])}"
+            for one in group.scores
+        ),
         f"- Fingerprints: encoder `{_hash(identity['encoder_fingerprint'])}`, "
-        f"data `{_hash(identity['dataset_fingerprint'])}`, all but the seed `{measurement.key}`",
+        f"data `{_hash(identity['dataset_fingerprint'])}`, all but the seed `{group.key}`",
         "",
         *_table(("Result", "Seed", *columns), rows, numbers=len(columns) + 1),
         "",
@@ -137,9 +144,9 @@ def _versions(documents: Sequence[dict[str, Any]]) -> list[str]:
     ]
 
 
-def _repeat(label: str, found: Sequence[Measurement]) -> list[str]:
+def _repeat(label: str, found: Sequence[Group]) -> list[str]:
     """A sweep file of all measurements whose encoder is written alike; `path` and weights of one's own stay open."""
-    found = [measurement for measurement in found if not measurement.imported]
+    found = [group for group in found if not group.imported]
     if not found:
         return ["All results were imported: repeat them where they were made."]
     first = found[0].documents[0]
@@ -149,13 +156,13 @@ def _repeat(label: str, found: Sequence[Measurement]) -> list[str]:
     sweep = {
         "name": "card",
         "encoders": [encoder],
-        "datasets": {measurement.dataset: {"path": None} for measurement in found},
+        "datasets": {group.dataset: {"path": None} for group in found},
         "probes": [
-            {"probe": m.probe, "data": [m.dataset], **_overrides(m.identity["config"])}
-            for m in found
-            if clean(m.documents[0]["reference"]) == encoder["encoder"]
+            {"probe": group.probe, "data": [group.dataset], **_overrides(group.identity["config"])}
+            for group in found
+            if clean(group.documents[0]["reference"]) == encoder["encoder"]
         ],
-        "seeds": sorted({document["seed"] for measurement in found for document in measurement.documents}),
+        "seeds": sorted({document["seed"] for group in found for document in group.documents}),
     }
     return [
         "Write this as `card.yaml`, name the folder of each dataset, and run the command below it. A result is the "
@@ -184,7 +191,7 @@ def _plain(value: Any) -> Any:
     return clean(value) if isinstance(value, str) and value else value
 
 
-def _unknown(documents: Sequence[dict[str, Any]], found: Sequence[Measurement], licence: str) -> list[str]:
+def _unknown(documents: Sequence[dict[str, Any]], found: Sequence[Group], licence: str) -> list[str]:
     lines = ["Whether the encoder saw pictures of these datasets while it was trained."]
     if licence == NOT_STATED:
         lines.append("The licence of the weights: the results do not state it.")
@@ -192,7 +199,7 @@ def _unknown(documents: Sequence[dict[str, Any]], found: Sequence[Measurement], 
         lines.append("The revision of the weights; their fingerprint is above.")
     if any(document["commit"] is None for document in documents):
         lines.append("The commit of rice-suite, for results that were not computed in a checkout.")
-    if any(score.spread is None for measurement in found for score in measurement.scores):
+    if any(one.score.spread is None for group in found for one in group.scores):
         lines.append("The spread over seeds, where there is one seed.")
     if len({document["reference"] for document in documents}) > 1:
         lines.append("Which of the references above the name means: several go by it.")

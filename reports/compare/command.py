@@ -46,9 +46,9 @@ def compare(
     """
     from reports.compare.measured import measured
     from reports.compare.resample import Resampler
-    from reports.reading import load_metrics
+    from reports.reading import read_frame
 
-    frame, _ = load_metrics(directory, metrics)
+    frame, _ = read_frame(directory, metrics)
     stored = measured(frame)
     resampler = Resampler(directory, resamples, seed)
     if not names:

@@ -6,14 +6,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from reports.compare.measured import Cell, Measured, Scores
+from reports.compare.measured import Measured, Scores
 from reports.compare.resample import Resampler
 from reports.compare.statistics import Across, Estimate, across, holm
+from reports.measurements import Cell, over_seeds
 from rice.errors import RiceError
 
 Verdict = Literal["better", "worse", "indistinguishable", "equal", "not tested"]
 
 SIGNIFICANT = 0.05
+
+_PLAIN = {"dataset_fingerprint": "dataset's content (fingerprint)", "protocol_version": "version of the probe"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +41,7 @@ class Pair:
 
     def words(self, decimals: int) -> str:
         """'better by 1.30 points (0.40 to 2.20), p 0.010'."""
-        size, points = f"{abs(self.gain):.{decimals}f}", self.cell.points
+        size, points = f"{abs(self.gain):.{decimals}f}", _points(self.cell)
         if self.verdict == "equal":
             return "equal in every seed"
         if self.p is None or self.difference.interval is None:
@@ -85,8 +88,8 @@ def difference(cell: Cell, a: Scores, b: Scores, resampler: Resampler) -> Pair:
     """The paired difference in a cell that both have, over the seeds that both have; not judged yet."""
     seeds = sorted(a[cell].keys() & b[cell].keys())
     ours, theirs = [a[cell][seed] for seed in seeds], [b[cell][seed] for seed in seeds]
-    first, second = (cell.factor * math.fsum(run.value for run in runs) / len(runs) for runs in (ours, theirs))
-    estimate = resampler.summary(cell, ours, minus=theirs).times(cell.factor)
+    first, second = (over_seeds([run.value for run in runs]).mean for runs in (ours, theirs))
+    estimate = resampler.summary(cell, ours, minus=theirs)
     equal = all(one.value == other.value for one, other in zip(ours, theirs, strict=True))
     verdict: Verdict = "equal" if equal else "not tested"
     return Pair(cell=cell, first=first, second=second, difference=estimate, verdict=verdict)
@@ -109,7 +112,7 @@ def _over_datasets(stored: Measured, pairs: Sequence[Pair]) -> Across | None:
     """Gains in points, averaged in each dataset, since the metrics of one say nearly the same."""
     gains: dict[str, list[float]] = {}
     for pair in pairs:
-        if pair.cell.points == "points":
+        if _points(pair.cell) == "points":
             gains.setdefault(stored.datasets[pair.cell], []).append(pair.gain)
     return across([math.fsum(values) / len(values) for values in gains.values()]) if gains else None
 
@@ -133,8 +136,18 @@ def _miss(stored: Measured, cell: Cell, own: str, other: str, theirs: Scores) ->
     near = [other_cell for other_cell in theirs if (other_cell.probe, other_cell.metric) == (cell.probe, cell.metric)]
     if not near:
         return 100, f"{stored.title(cell)}: only {own} has it"
-    fields = min((cell.differs_in(other_cell) for other_cell in near), key=len)
+    fields = min((_differing(cell, other_cell) for other_cell in near), key=len)
     return len(fields), f"{cell.probe} / {cell.metric}: {own} and {other} differ in {', '.join(fields)}"
+
+
+def _differing(cell: Cell, other: Cell) -> list[str]:
+    """The fields in which two cells differ, as a person calls them."""
+    return [_PLAIN.get(name, name) for name in Cell._fields if getattr(cell, name) != getattr(other, name)]
+
+
+def _points(cell: Cell) -> str:
+    """What a difference is counted in."""
+    return "points" if cell.shown_unit == "%" else cell.unit
 
 
 def _seeds(scores: Scores, cell: Cell) -> str:
@@ -157,7 +170,7 @@ def as_json(comparison: Comparison, stored: Measured) -> dict[str, Any]:
         low, high = pair.difference.interval or (None, None)
         cells.append(
             pair.cell._asdict()
-            | {"dataset": stored.datasets[pair.cell], "unit": "%" if pair.cell.factor != 1 else pair.cell.unit}
+            | {"dataset": stored.datasets[pair.cell], "unit": pair.cell.shown_unit}
             | {"first": pair.first, "second": pair.second, "difference": pair.difference.mean}
             | {"low": low, "high": high, "how": pair.difference.how}
             | {"seeds": pair.difference.seeds, "items": pair.difference.items}

@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from reports.compare.measured import Cell, Measured
+from reports.compare.measured import Measured
 from reports.compare.pairs import SIGNIFICANT, difference
 from reports.compare.resample import Resampler
 from reports.compare.statistics import Estimate, MeanRanks, holm, mean_ranks, rank_ranges
+from reports.measurements import Cell
 from rice.progress import Progress
 
 
@@ -33,9 +34,8 @@ class Ranked:
 
     def text(self, decimals: int) -> str:
         """'41.20 ± 0.31 (1-3)'."""
-        spread = "" if self.score.spread is None else f" ± {self.score.spread:.{decimals}f}"
         rank = str(self.best) if self.best == self.worst else f"{self.best}-{self.worst}"
-        return f"{self.score.mean:.{decimals}f}{spread}" + (f" ({rank})" if self.rivals else "")
+        return self.score.text(decimals) + (f" ({rank})" if self.rivals else "")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +96,7 @@ def _column(stored: Measured, cell: Cell, resampler: Resampler) -> dict[tuple[st
     found = {}
     for name, (best, worst) in zip(names, rank_ranges(better_KK), strict=True):
         runs = stored.scores[name][cell]
-        score = resampler.summary(cell, [runs[seed] for seed in sorted(runs)]).times(cell.factor)
+        score = resampler.summary(cell, [runs[seed] for seed in sorted(runs)])
         found[name, cell] = Ranked(cell=cell, score=score, best=best, worst=worst, rivals=len(names) - 1)
     return found
 
@@ -105,7 +105,7 @@ def as_json(ranking: Ranking, stored: Measured) -> dict[str, Any]:
     """Plain numbers, as shown (fractions in percent)."""
     columns = [
         cell._asdict()
-        | {"dataset": stored.datasets[cell], "unit": "%" if cell.factor != 1 else cell.unit}
+        | {"dataset": stored.datasets[cell], "unit": cell.shown_unit}
         | {
             "encoders": {
                 name: _ranked_json(ranking.ranked[name, cell])

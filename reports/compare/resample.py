@@ -13,14 +13,14 @@ import numpy as np
 
 from probes.protocol import Resamples, Resampling, probe_class, probe_names
 from probes.results import RESULTS, items_path
-from reports.compare.measured import CELL, VARIANTS, Cell, Run
-from reports.compare.statistics import Estimate, How, Values, margins, summary
+from reports.compare.statistics import Estimate, Values, summary
+from reports.measurements import Cell, Run
 from rice.errors import RiceError
 from rice.files import sha256_json
-from rice.progress import Progress, SilentProgress
+from rice.progress import Progress
 
 if TYPE_CHECKING:
-    import pandas as pd
+    pass
 
 RESAMPLES = 2000
 FEWEST_RESAMPLES = 100
@@ -31,7 +31,8 @@ _SAME = 1e-6
 
 @dataclass(frozen=True, eq=False)
 class Replicates:
-    """One metric of one result on all draws, (R,). `items`: digest of `count` ids. `whole`: each item counted once."""
+    """One metric of one result on all draws, (R,), as it is stored. `items`: digest of `count` ids. `whole`: the metric
+    of each item counted once."""
 
     values: Values
     items: str
@@ -68,7 +69,7 @@ class Resampler:
         drawn = self._drawn(cell, [*runs, *(minus or ())])
         if drawn is None:
             return summary(values_S)
-        draws_SR = np.stack([part.values for part in drawn])
+        draws_SR = cell.factor * np.stack([part.values for part in drawn])
         first_SR = draws_SR[: len(runs)]
         return summary(values_S, first_SR if minus is None else first_SR - draws_SR[len(runs) :], drawn[0].count)
 
@@ -86,10 +87,11 @@ class Resampler:
             self._note(f"{cell.probe} / {cell.metric}: the items of some results are others; over seeds alone.")
             return None
         for run, part in zip(runs, found, strict=True):
-            if not abs(part.whole - run.value) <= _SAME * max(1.0, abs(run.value)):
+            stored = run.value / cell.factor
+            if not abs(part.whole - stored) <= _SAME * max(1.0, abs(stored)):
                 self._note(
                     f"{cell.probe} / {cell.metric}: items give {part.whole:g} where result {run.key[:8]} says "
-                    f"{run.value:g}; over seeds alone."
+                    f"{stored:g}; over seeds alone."
                 )
                 return None
         return found
@@ -142,56 +144,3 @@ def _probe(name: str) -> Resamples | None:
         return None
     cls = probe_class(name)
     return cls if isinstance(cls, Resamples) else None
-
-
-def intervals(
-    directory: Path,
-    frame: "pd.DataFrame",
-    *,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
-    progress: Progress | None = None,
-) -> "pd.DataFrame":
-    """One row per encoder and cell of a frame of `probes.results.load(directory)`, in the metrics' stored units.
-
-    Columns: "encoder", VARIANTS and CELL say which; then mean, spread (ddof 1; NaN for one seed), seeds, items (0: not
-    used), low, high (95 %; NaN where there is no interval; fractions kept within 0 and 1), how (`statistics.How`).
-    Quick where no items are stored; else about 0.1 s per result of a few hundred items.
-    """
-    keys = ["encoder", *VARIANTS, *CELL]
-    groups = frame.groupby(keys, dropna=False, sort=True)
-    table = groups.agg(mean=("value", "mean"), spread=("value", "std"), seeds=("seed", "size")).reset_index()
-    resampler = Resampler(directory, resamples, seed)
-    stored = _stored_items(resampler.home) & set(frame["key"])
-    error = table["spread"] / np.sqrt(table["seeds"])
-    known = error > 1e-12 * np.maximum(1.0, table["mean"].abs())
-    margin = np.where(known, margins(error, table["seeds"] - 1), np.nan)
-    table = table.assign(items=0, low=table["mean"] - margin, high=table["mean"] + margin)
-    table["how"] = np.where(known, "seeds", "none")
-    if stored:
-        _resampled(table, frame[frame["key"].isin(stored)], groups.ngroup(), resampler, progress or SilentProgress())
-    fraction = table["unit"] == "fraction"
-    table.loc[fraction, ["low", "high"]] = table.loc[fraction, ["low", "high"]].clip(0, 1)
-    return table
-
-
-def _resampled(
-    table: "pd.DataFrame", rows: "pd.DataFrame", group: "pd.Series[int]", resampler: Resampler, progress: Progress
-) -> None:
-    """Replace, in place, the estimates of the cells whose every seed has items."""
-    resampler.prepare(rows[["probe", "key"]].drop_duplicates().itertuples(index=False, name=None), progress)
-    for index, part in rows.groupby(group.loc[rows.index]):
-        if len(part) < table.at[index, "seeds"]:
-            continue
-        first = part.iloc[0]
-        runs = [Run(float(value), key) for value, key in zip(part["value"], part["key"], strict=True)]
-        estimate = resampler.summary(Cell(*(first[name] for name in CELL)), runs)
-        how: How = estimate.how
-        low, high = estimate.interval or (np.nan, np.nan)
-        table.loc[index, ["items", "low", "high", "how"]] = [estimate.items, low, high, how]
-
-
-def _stored_items(home: Path) -> set[str]:
-    """Keys of the results that have items."""
-    folder = items_path(home, "").parent
-    return {path.stem for path in folder.glob("*.parquet")} if folder.is_dir() else set()

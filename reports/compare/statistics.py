@@ -24,6 +24,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from reports.measurements import Score, over_seeds
+
 LEVEL = 0.95
 FEWEST_DATASETS = 6
 """With fewer, no result of Wilcoxon's test is below 0.05."""
@@ -35,18 +37,15 @@ _ROUNDING = 1e-12
 
 
 @dataclass(frozen=True, kw_only=True)
-class Estimate:
-    """A mean over seeds and how far to trust it, in the metric's own unit.
+class Estimate(Score):
+    """A score, or a difference of two, and how far to trust it.
 
-    `spread`: standard deviation over seeds, ddof 1, None for one seed. `error`: standard error, and `freedom` its
-    degrees of freedom; both None where nothing varies or could (one seed, no items). `items`: 0 where none were used.
+    `error`: standard error, and `freedom` its degrees of freedom; both None where nothing varies or could (one seed, no
+    items). `items`: 0 where none were used.
     """
 
-    mean: float
-    spread: float | None
     error: float | None
     freedom: float | None
-    seeds: int
     items: int
 
     @property
@@ -63,7 +62,9 @@ class Estimate:
         """The 95 % interval, mean -+ t * error."""
         if self.error is None or self.freedom is None:
             return None
-        margin = float(margins(self.error, self.freedom))
+        from scipy.special import stdtrit
+
+        margin = float(stdtrit(self.freedom, (1 + LEVEL) / 2)) * self.error
         return self.mean - margin, self.mean + margin
 
     @property
@@ -75,18 +76,6 @@ class Estimate:
 
         return float(2 * stdtr(self.freedom, -abs(self.mean) / self.error))
 
-    def times(self, factor: float) -> "Estimate":
-        """In another unit."""
-        spread, error = (None if part is None else abs(factor) * part for part in (self.spread, self.error))
-        return Estimate(
-            mean=factor * self.mean,
-            spread=spread,
-            error=error,
-            freedom=self.freedom,
-            seeds=self.seeds,
-            items=self.items,
-        )
-
 
 def summary(values_S: Iterable[float], replicates_SR: ArrayLike | None = None, items: int = 0) -> Estimate:
     """The mean over seeds of a score, or of a paired difference of two (see the top of this file).
@@ -95,27 +84,26 @@ def summary(values_S: Iterable[float], replicates_SR: ArrayLike | None = None, i
     draw that leaves a score undefined (NaN) is dropped.
     """
     values = [float(value) for value in values_S]
-    seeds, mean = len(values), math.fsum(values) / len(values)
-    spread = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (seeds - 1)) if seeds > 1 else None
-    over_seeds = 0.0 if spread is None else spread**2 / seeds
-    parts = [(over_seeds, seeds - 1)]
+    score = over_seeds(values)
+    variance = 0.0 if score.spread is None else score.spread**2 / score.seeds
+    parts = [(variance, score.seeds - 1)]
     if replicates_SR is not None and items > 1:
         replicates = np.asarray(replicates_SR, dtype=np.float64)
         replicates = replicates[:, np.isfinite(replicates).all(axis=0)]
         items = items if replicates.shape[1] > 1 else 0
         if items:
             over_items, both = _item_variances(replicates, items)
-            parts = [(over_items, items - 1), (max(0.0, over_seeds - both), seeds - 1)]
+            parts = [(over_items, items - 1), (max(0.0, variance - both), score.seeds - 1)]
     else:
         items = 0
     error, freedom = _satterthwaite(parts)
     still = error <= _ROUNDING * max(1.0, *map(abs, values))
     return Estimate(
-        mean=mean,
-        spread=spread,
+        score.mean,
+        score.spread,
+        score.seeds,
         error=None if still else error,
         freedom=None if still else freedom,
-        seeds=seeds,
         items=items,
     )
 
@@ -141,15 +129,6 @@ def _satterthwaite(parts: Sequence[tuple[float, int]]) -> tuple[float, float]:
     if not total:
         return 0.0, 0.0
     return math.sqrt(total), total**2 / sum(variance**2 / freedom for variance, freedom in parts)
-
-
-def margins(error: ArrayLike, freedom: ArrayLike) -> Values:
-    """Half the width of the 95 % interval, elementwise; NaN where there is no freedom."""
-    from scipy.special import stdtrit
-
-    freedoms = np.asarray(freedom, dtype=np.float64)
-    quantile = stdtrit(np.where(freedoms > 0, freedoms, np.nan), (1 + LEVEL) / 2)
-    return np.asarray(quantile * np.asarray(error), dtype=np.float64)
 
 
 def holm(p_values: ArrayLike) -> Values:

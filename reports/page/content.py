@@ -12,15 +12,15 @@ Means and spreads are in the column's unit, fractions in percent; a spread is a 
 """
 
 import json
-import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from reports.formats import Cell
 from reports.labels import natural
-from reports.page.columns import Cells, Column, Measurement, Row, arrange, measurements
+from reports.measurements import Measurement
+from reports.page.columns import Cells, Column, Row, arrange
 from reports.paper.layout import Layout, layout
 from reports.paper.printed import TABLES, paper
+from reports.tables import measured_by
 
 if TYPE_CHECKING:
     from reports.paper.beside import Beside
@@ -31,7 +31,6 @@ SETTING_FIELDS = (
     *("tokens", "gflops", "probe", "protocol_version", "dataset", "dataset_fingerprint", "config", "run_only"),
     *("device", "versions", "commit"),
 )
-_RANK_OF_ITS_OWN = 2
 _TITLES = {
     "1": "Table 1: multimodal LLM",
     "2": "Table 2: referring segmentation",
@@ -57,10 +56,13 @@ class Pool:
         return place
 
 
-def page_data(documents: Sequence[Mapping[str, Any]], besides: Iterable["Beside"] = ()) -> dict[str, Any]:
-    """See the module. `besides`: measured cells that have a place in the paper's tables (`reports.paper.beside`)."""
+def page_data(
+    documents: Sequence[Mapping[str, Any]], found: Sequence[Measurement], besides: Iterable["Beside"] = ()
+) -> dict[str, Any]:
+    """See the module. `found`: the documents' measurements; `besides`: those that have a place in the paper's tables
+    (`reports.paper.beside`)."""
     pool, settings = Pool(), Pool()
-    cells = arrange(measurements(documents))
+    cells = arrange(found)
     rows = sorted({row for row, _ in cells}, key=lambda row: natural(row.label, row.variant))
     columns = sorted({column for _, column in cells}, key=lambda c: natural(c.probe, c.dataset, c.metric, c.variant))
     numbers = {document["key"]: number for number, document in enumerate(documents)}
@@ -78,11 +80,13 @@ def page_data(documents: Sequence[Mapping[str, Any]], besides: Iterable["Beside"
             [
                 row_numbers[row],
                 column_numbers[column],
-                *_score(group),
-                [_seed(one, numbers, pool) for one in group],
-                [_beside(one) for one in placed.get((row, column), ())],
+                one.score.mean,
+                one.score.spread,
+                one.score.text(DECIMALS),
+                [_seed(one, result, numbers, pool) for result in one.rows],
+                [_beside(own) for own in placed.get((row, column), ())],
             ]
-            for (row, column), group in cells.items()
+            for (row, column), one in cells.items()
         ],
         "views": _views(placed, column_numbers),
         "settings": settings.values,
@@ -112,55 +116,40 @@ def _result(document: Mapping[str, Any], pool: Pool, settings: Pool) -> list[Any
 def _grouped(cells: Cells) -> tuple[dict[Row, list[Measurement]], dict[Column, list[Measurement]]]:
     of_row: dict[Row, list[Measurement]] = {}
     of_column: dict[Column, list[Measurement]] = {}
-    for (row, column), group in cells.items():
-        of_row.setdefault(row, []).extend(group)
-        of_column.setdefault(column, []).extend(group)
+    for (row, column), one in cells.items():
+        of_row.setdefault(row, []).append(one)
+        of_column.setdefault(column, []).append(one)
     return of_row, of_column
 
 
 def _row(row: Row, found: Sequence[Measurement]) -> dict[str, Any]:
-    document = found[0].document
-    return {"label": row.label, "name": document["encoder"], "variant": row.variant, "trained": document["trained"]}
+    first = found[0]
+    return {"label": row.label, "name": first["encoder"], "variant": row.variant, "trained": first["trained"]}
 
 
 def _column(column: Column, found: Sequence[Measurement]) -> dict[str, Any]:
+    levels = [column.probe, column.dataset, column.metric]
     return {
-        "levels": [column.probe, column.dataset, column.metric],
+        "levels": levels,
         "variant": column.variant,
-        "unit": found[0].unit,
-        "better": found[0].metric["higher_is_better"],
-        "note": _note(column, found),
+        "unit": found[0].cell.shown_unit,
+        "better": found[0]["higher_is_better"],
+        "note": f"{' / '.join(filter(None, (*levels, column.variant)))}: {measured_by(found)}",
     }
 
 
-def _note(column: Column, found: Sequence[Measurement]) -> str:
-    """What n is and by which protocol, as `reports.tables` writes it."""
-    sizes = sorted({one.metric["n"] for one in found})
-    count = f"n = {sizes[0]}" if len(sizes) == 1 else f"n = {sizes[0]} to {sizes[-1]}"
-    protocols = "; ".join(dict.fromkeys(one.metric["protocol"] for one in found))
-    label = " / ".join(filter(None, (column.probe, column.dataset, column.metric, column.variant)))
-    return f"{label}: {count}, {found[0].unit}, split {found[0].metric['split']}; {protocols}"
-
-
-def _score(group: Sequence[Measurement]) -> tuple[float, float | None, str]:
-    values = [one.value for one in group]
-    mean = statistics.fmean(values)
-    spread = statistics.stdev(values) if len(values) > 1 else None
-    return mean, spread, Cell(mean, spread, len(values), _RANK_OF_ITS_OWN).text(DECIMALS)
-
-
-def _seed(one: Measurement, numbers: Mapping[str, int], pool: Pool) -> list[Any]:
-    metric = one.metric
-    places = pool.place(metric["split"]), pool.place(metric["protocol"])
-    return [numbers[one.document["key"]], one.value, one.stderr, metric["n"], *places]
+def _seed(one: Measurement, result: Mapping[str, Any], numbers: Mapping[str, int], pool: Pool) -> list[Any]:
+    stderr = None if result["stderr"] is None else result["stderr"] * one.cell.factor
+    places = pool.place(one["split"]), pool.place(one["protocol"])
+    return [numbers[result["key"]], one.runs[result["seed"]].value, stderr, result["n"], *places]
 
 
 def _place(cells: Cells, besides: Iterable["Beside"]) -> "dict[tuple[Row, Column], list[Beside]]":
     """What the paper reports for each cell. A cell's results are among its Beside's, which knows the metric by name."""
     by_key: dict[str, list[tuple[Row, Column]]] = {}
-    for place, group in cells.items():
-        for one in group:
-            by_key.setdefault(one.document["key"], []).append(place)
+    for place, one in cells.items():
+        for row in one.rows:
+            by_key.setdefault(row["key"], []).append(place)
     placed: dict[tuple[Row, Column], list[Beside]] = {}
     for beside in besides:
         plan = layout(beside.table)
@@ -177,7 +166,7 @@ def _name(beside: "Beside", plan: Layout) -> str:
 
 
 def _beside(one: "Beside") -> list[Any]:
-    return [one.table, one.row, one.column, _printed(one), one.mean, list(one.differs)]
+    return [one.table, one.row, one.column, _printed(one), one.score.mean, list(one.differs)]
 
 
 def _printed(one: "Beside") -> str | None:

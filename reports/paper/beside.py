@@ -1,26 +1,25 @@
 """Measured results beside the paper's cells: which belong where, and how their protocol differs. Never mixed silently.
 
-A result belongs in a cell by its probe, metric and dataset name (`reports.paper.layout`), and beside a printed row by the
-zoo's name of its encoder. What is known of the paper's protocol is the number of test items, the split, and the
+A result belongs in a cell by its probe, metric and dataset name (`reports.paper.layout`), and beside a printed row by
+the zoo's name of its encoder. What is known of the paper's protocol is the number of test items, the split, and the
 configuration of the built-in sweep for that table.
 """
 
 import functools
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from reports.labels import config_differences, flattened
+from reports.labels import flattened, natural, remarks
+from reports.measurements import Measurement, Score, over_seeds
 from reports.paper.layout import Layout, Source, ablation_labels, layout
 from reports.paper.printed import TABLES, Row, number, paper
 from rice.encoders.spec import EncoderReference
 
-if TYPE_CHECKING:
-    import pandas as pd
-
-_IDENTITY = ("encoder_fingerprint", "size", "layer", "config", "protocol_version", "dataset_fingerprint", "dataset")
+_DETAILS = ("encoder_fingerprint", "size", "layer", "config", "protocol_version", "dataset_fingerprint", "dataset")
+"""Of what goes in one cell of the paper's by its encoder's label: what tells measurements apart, in order."""
 _NAMED = 3
 """Differences of a configuration that are spelt out."""
 
@@ -30,8 +29,8 @@ class Beside:
     """One measured cell laid beside the paper's.
 
     `row`: label of the paper's row with the same encoder, "" where it has none; `line`: that row's printed line.
-    `printed`: the reported value, None where there is no such row. `mean` and `spread` (ddof 1; None for one seed) over
-    seeds, in the paper's units. `differs`: how the protocol differs from the paper's, in words. `keys`: of the results.
+    `printed`: the reported value, None where there is no such row. `score` is in the paper's units. `differs`: how the
+    protocol differs from the paper's, in words. `keys`: of the results.
     """
 
     table: str
@@ -40,71 +39,70 @@ class Beside:
     column: str
     printed: float | None
     encoder: str
-    mean: float
-    spread: float | None
-    seeds: int
+    score: Score
     differs: tuple[str, ...]
     keys: tuple[str, ...]
 
     @property
     def difference(self) -> float | None:
         """Measured minus reported."""
-        return None if self.printed is None else self.mean - self.printed
+        return None if self.printed is None else self.score.mean - self.printed
 
 
-def beside(frame: "pd.DataFrame") -> list[Beside]:
-    """All cells of all tables that a frame of `probes.results.load` has something for, in the tables' order."""
-    return [cell for table in TABLES for cell in _table(table, frame)]
+def beside(found: Sequence[Measurement]) -> list[Beside]:
+    """All cells of all tables that there is a measurement for, in the tables' order."""
+    return [cell for table in TABLES for cell in _table(table, found)]
 
 
-def _table(table: str, frame: "pd.DataFrame") -> Iterator[Beside]:
+def _table(table: str, found: Sequence[Measurement]) -> Iterator[Beside]:
     plan, rows = layout(table), {row.line: row for row in paper(table)}
+    labels = ablation_labels(table) if plan.transposed else _all_ablations()
     for name, source in plan.sources.items():
-        found = frame[(frame["probe"] == source.probe) & (frame["metric"] == source.metric)]
-        if source.datasets:
-            found = found[found["dataset"].str.lower().isin(source.datasets)]
-        of_plan = found["encoder"].isin(ablation_labels(table) if plan.transposed else _all_ablations())
-        found = found[of_plan if plan.transposed else ~of_plan]
-        yield from _cells(table, plan, rows, name, source, found)
+        of_encoder: dict[str, list[Measurement]] = {}
+        for one in found:
+            of_source = (one["probe"], one["metric"]) == (source.probe, source.metric)
+            of_data = not source.datasets or one["dataset"].lower() in source.datasets
+            if of_source and of_data and (one["encoder"] in labels) == plan.transposed:
+                of_encoder.setdefault(one["encoder"], []).append(one)
+        for unsorted in of_encoder.values():
+            group = sorted(unsorted, key=lambda one: natural(*(str(one[detail]) for detail in _DETAILS)))
+            for one, suffix in zip(group, _suffixes(group), strict=True):
+                yield _cell(table, plan, rows, name, source, one, suffix)
 
 
-def _cells(
-    table: str, plan: Layout, rows: Mapping[int, Row], name: str, source: Source, found: "pd.DataFrame"
-) -> Iterator[Beside]:
-    variants = found.groupby(["encoder", *_IDENTITY], sort=True, dropna=False)
-    distinct = found.groupby("encoder")[list(_IDENTITY)].nunique(dropna=False)
-    for (encoder, *_), group in variants:
-        first = group.iloc[0]
-        row, column, label = _place(plan, rows, name, first)
-        varying = [key for key in _IDENTITY if distinct.loc[encoder, key] > 1]
-        configs = found.loc[found["encoder"] == encoder, "config"].unique()
-        suffix = ", ".join(_shown(key, first[key], configs) for key in varying)
-        times = source.times or (100.0 if first["unit"] == "fraction" else 1.0)
-        values = group["value"] * times
-        yield Beside(
-            table=table,
-            row="" if row is None else row.label,
-            line=None if row is None else row.line,
-            column=column,
-            printed=None if row is None or column not in row.cells else number(row.cells[column]),
-            encoder=f"{label} ({suffix})" if suffix else label,
-            mean=float(values.mean()),
-            spread=float(values.std()) if len(values) > 1 else None,
-            seeds=len(values),
-            differs=tuple(_differences(plan, source, first)),
-            keys=tuple(group["key"]),
-        )
+def _suffixes(group: Sequence[Measurement]) -> list[str]:
+    """What tells an encoder's measurements apart: ' (epochs=24, size 512)'; empty for a single one."""
+    values = {name: [one[name] for one in group] for name in _DETAILS}
+    texts = [remarks(name, column) for name, column in values.items() if len(set(column)) > 1]
+    return [f" ({', '.join(parts)})" for parts in zip(*texts, strict=True)] if texts else [""] * len(group)
 
 
-def _place(plan: Layout, rows: Mapping[int, Row], name: str, result: "pd.Series[Any]") -> tuple[Row | None, str, str]:
+def _cell(
+    table: str, plan: Layout, rows: Mapping[int, Row], name: str, source: Source, one: Measurement, suffix: str
+) -> Beside:
+    row, column, label = _place(plan, rows, name, one)
+    times = one.cell.factor if source.times is None else source.times
+    return Beside(
+        table=table,
+        row="" if row is None else row.label,
+        line=None if row is None else row.line,
+        column=column,
+        printed=None if row is None or column not in row.cells else number(row.cells[column]),
+        encoder=f"{label}{suffix}",
+        score=over_seeds([row["value"] * times for row in one.rows]),
+        differs=tuple(_differences(plan, source, one)),
+        keys=tuple(row["key"] for row in one.rows),
+    )
+
+
+def _place(plan: Layout, rows: Mapping[int, Row], name: str, one: Measurement) -> tuple[Row | None, str, str]:
     """The printed row, the column, and what names the measured row."""
-    untrained = "" if result["trained"] else " (untrained)"
     if plan.transposed:
         row = next(row for row in rows.values() if row.method == name)
-        return row, str(result["encoder"]).removeprefix(plan.encoder_labels), str(result["encoder"])
-    zoo = _zoo_name(str(result["reference"]))
-    line = next((line for line, entry in plan.encoders.items() if entry == zoo and result["trained"]), None)
-    return (None if line is None else rows[line]), name, f"{result['encoder']}{untrained}"
+        return row, one["encoder"].removeprefix(plan.encoder_labels), one["encoder"]
+    zoo = _zoo_name(one["reference"])
+    line = next((line for line, entry in plan.encoders.items() if entry == zoo and one["trained"]), None)
+    return (None if line is None else rows[line]), name, one.encoder
 
 
 def _zoo_name(reference: str) -> str:
@@ -112,24 +110,17 @@ def _zoo_name(reference: str) -> str:
     return EncoderReference.parse(reference).name if found else reference
 
 
-def _shown(key: str, value: object, configs: Iterable[str]) -> str:
-    """What tells a variant from others of its encoder: 'epochs=24', 'size 512', 'dataset 1a2b3c4d'."""
-    if key == "config":
-        return config_differences(configs)[str(value)]
-    return f"{key.removesuffix('_fingerprint')} {str(value)[:8] if key.endswith('fingerprint') else value}"
-
-
-def _differences(plan: Layout, source: Source, result: "pd.Series[Any]") -> Iterator[str]:
+def _differences(plan: Layout, source: Source, one: Measurement) -> Iterator[str]:
     if source.caveat is not None:
         yield source.caveat
-    if source.n is not None and result["n"] != source.n:
-        yield f"{result['n']:,} test items instead of {source.n:,}"
-    if source.split is not None and result["split"] != source.split:
-        yield f"split {result['split']} instead of {source.split}"
+    if source.n is not None and one["n"] != source.n:
+        yield f"{one['n']:,} test items instead of {source.n:,}"
+    if source.split is not None and one["split"] != source.split:
+        yield f"split {one['split']} instead of {source.split}"
     if plan.sweep is None:
         return
-    config = flattened(json.loads(result["config"]))
-    known = [own for probe, own in _protocols(plan.sweep) if probe == result["probe"]]
+    config = flattened(json.loads(one["config"]))
+    known = [own for probe, own in _protocols(plan.sweep) if probe == one["probe"]]
     apart = [[key for key in {**own, **config} if own.get(key) != config.get(key)] for own in known]
     if not known or not min(apart, key=len):
         return

@@ -46,8 +46,8 @@ def _panel(axes: "Axes", table: str, own: Sequence[Beside]) -> None:
         _mark_best(axes, row.cells[plan.columns[values.index(max(values))]], values, reported, colour)
         cells = sorted((c for c in own if c.line == row.line and c.column in places), key=lambda c: places[c.column])
         if cells:
-            means = [c.mean / _scale(row) for c in cells]
-            spreads = [(c.spread or 0.0) / _scale(row) for c in cells]
+            means = [c.score.mean / _scale(row) for c in cells]
+            spreads = [(c.score.spread or 0.0) / _scale(row) for c in cells]
             axes.errorbar(
                 [places[c.column] for c in cells], means, spreads, label=f"{label}, measured", linestyle="--",
                 markersize=6, markerfacecolor="white", capsize=3, **style,

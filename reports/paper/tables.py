@@ -23,7 +23,7 @@ _CSV_HEADER = (
 
 
 def paper_grid(table: str, measured: Sequence[Beside] = ()) -> Grid:
-    """One of `reports.paper.printed.TABLES`; of `measured` (`reports.paper.beside.beside`) what belongs in it is appended.
+    """One of `reports.paper.printed.TABLES`; of `measured` (`reports.paper.beside`) what belongs in it is appended.
 
     A derived cell that the paper prints otherwise shows both numbers. A measured cell whose protocol differs from the
     paper's has a note with the difference.
@@ -54,11 +54,9 @@ def paper_csv(table: str, measured: Sequence[Beside] = ()) -> str:
             writer.writerow([table, *map(defuse, keys), column, row.line, float(number(text)), again, *[""] * 7])
     for cell in measured:
         if cell.table == table:
-            spread = "" if cell.spread is None else cell.spread
-            apart = "" if cell.difference is None else cell.difference
-            facts = [defuse(cell.encoder), cell.mean, spread, cell.seeds, apart, "; ".join(cell.differs)]
-            line = "" if cell.line is None else cell.line
-            writer.writerow([table, *[""] * 5, cell.column, line, "", "", *facts, " ".join(cell.keys)])
+            score = [cell.score.mean, cell.score.spread, cell.score.seeds, cell.difference]
+            facts = [defuse(cell.encoder), *score, "; ".join(cell.differs), " ".join(cell.keys)]
+            writer.writerow([table, *[""] * 5, cell.column, cell.line, "", "", *facts])
     return file.getvalue().rstrip("\n")
 
 
@@ -109,7 +107,7 @@ class _Writer:
         for (line, encoder), cells in groups.items():
             of_column = {cell.column: cell for cell in cells}
             row = next((row for row in self.rows if row.line == line), None)
-            means = self._with_averages({column: cell.mean for column, cell in of_column.items()})
+            means = self._with_averages({column: cell.score.mean for column, cell in of_column.items()})
             entries = [self._measured_cell(column, means, of_column) for column in self.plan.columns]
             yield Line((*self._measured_labels(row, encoder), *entries))
             gains = [self._gain_cell(column, means, row) for column in self.plan.columns]
@@ -175,8 +173,7 @@ class _Writer:
         decimals, cell = self._column_decimals(column), of_column.get(column)
         if cell is None:  # an average of measured cells
             return Entry(f"{means[column]:.{decimals}f}", mark=self._marks_of(self._averaged(column, of_column)))
-        spread = "" if cell.spread is None else f" ± {cell.spread:.{decimals}f}"
-        return Entry(f"{cell.mean:.{decimals}f}{spread}", mark=self._marks_of([cell]))
+        return Entry(cell.score.text(decimals), mark=self._marks_of([cell]))
 
     def _averaged(self, column: str, of_column: Mapping[str, Beside]) -> list[Beside]:
         rule = next(rule for rule in self.rules if rule.column == column)

@@ -18,6 +18,7 @@ from reports.grid import EMPTY
 from reports.tables import build
 
 BASE = {
+    "key": "k" * 64,
     "encoder": "a",
     "encoder_fingerprint": "f" * 64,
     "trained": True,
@@ -55,14 +56,14 @@ def test_cell_is_mean_and_sample_deviation_over_seeds() -> None:
     values = [41.0, 43.5, 40.25]
     table = build(frame(*({"value": v, "seed": s} for s, v in enumerate(values))), *KEYS)
     cell = table.cells[("a",), ("dense", "scenes", "miou")]
-    assert cell.mean == pytest.approx(statistics.mean(values))
-    assert cell.spread == pytest.approx(statistics.stdev(values))
-    assert cell.seeds == 3
+    assert cell.score.mean == pytest.approx(statistics.mean(values))
+    assert cell.score.spread == pytest.approx(statistics.stdev(values))
+    assert cell.score.seeds == 3
 
 
 def test_one_seed_has_no_spread() -> None:
     table = build(frame({}), *KEYS)
-    assert next(iter(table.cells.values())).spread is None
+    assert next(iter(table.cells.values())).score.spread is None
     assert "±" not in write_table(table, "markdown", 2).splitlines()[2]
 
 
@@ -83,14 +84,14 @@ def test_one_seed_has_no_spread() -> None:
 )
 def test_results_that_differ_in_more_than_the_seed_are_never_averaged(change: dict[str, object]) -> None:
     table = build(frame({"value": 1.0}, {"value": 3.0} | change), *KEYS)
-    assert sorted(cell.mean for cell in table.cells.values()) == [1.0, 3.0]
+    assert sorted(cell.score.mean for cell in table.cells.values()) == [1.0, 3.0]
     assert any(note.startswith("Split by") for note in table.notes)
 
 
 def test_fractions_are_shown_in_percent_and_nothing_else_is_scaled() -> None:
     rows = ({"value": 0.25, "unit": "fraction"}, {"value": 0.25, "unit": "px", "metric": "error"})
     table = build(frame(*rows), *KEYS)
-    assert {column[2]: cell.mean for (_, column), cell in table.cells.items()} == {"miou": 25.0, "error": 0.25}
+    assert {column[2]: cell.score.mean for (_, column), cell in table.cells.items()} == {"miou": 25.0, "error": 0.25}
 
 
 def test_lower_is_better_turns_the_ranking() -> None:

@@ -24,8 +24,8 @@ from probes.protocol import Metric, identity
 from probes.results import Identity, Result, documents, store
 from probes.sweeps.overrides import flags, parse_config
 from probes.sweeps.sweepfile import read_sweep
+from reports.cards.groups import clean
 from reports.cards.hub import card, folder_name, write_cards
-from reports.cards.measurements import clean
 from reports.cards.text import escape
 from rice.encoders.spec import EncoderSpec
 from rice.errors import RiceError

@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,8 @@ from probes.detection.suites import find_suite
 from probes.protocol import PROBES, Resamples, Resampling, probe_class
 from probes.results import items_path, load
 from reports.compare.measured import measured
-from reports.compare.resample import Resampler, intervals
+from reports.compare.ranks import rank_all
+from reports.compare.resample import Resampler
 from reports.compare.statistics import summary
 from rice.errors import RiceError
 from rice.progress import SilentProgress
@@ -219,7 +219,7 @@ def test_items_that_are_not_the_results_are_said_and_not_used(tmp_path: Path) ->
         path = three_seeds(out)[1]
         change(path)
         estimate, resampler = resampled(out)
-        assert estimate == summary(values), "seeds alone"
+        assert estimate == summary([100 * value for value in values]), "seeds alone"
         return " ".join(resampler.notes)
 
     def edited(edit: Any) -> Any:
@@ -251,7 +251,7 @@ def test_metrics_that_do_not_follow_from_items_are_over_seeds(tmp_path: Path) ->
         items_path(tmp_path, key).parent.mkdir(exist_ok=True)
         items.rename(items_path(tmp_path, key))
     estimate, resampler = resampled(tmp_path, metric="top-5")
-    assert estimate == summary([0.4, 0.5])
+    assert estimate == summary([100 * 0.4, 100 * 0.5])
     assert list(resampler.notes) == ["knn / top-5: does not follow from the items; over seeds alone."]
 
 
@@ -263,45 +263,19 @@ def test_few_resamples_are_refused(tmp_path: Path, count: int) -> None:
 
 def test_intervals_are_those_of_each_cell(tmp_path: Path) -> None:
     three_seeds(tmp_path)
-    for seed, value in enumerate((0.995, 0.999, 0.9)):
+    near_all = (0.995, 0.999, 0.9)
+    for seed, value in enumerate(near_all):
         put(tmp_path, "b", {"mIoU": value}, seed=seed)
     put(tmp_path, "c", {"mIoU": 0.5})
-    table = intervals(tmp_path, load(tmp_path), resamples=200).set_index(["encoder", "metric"])
-    estimate, _ = resampled(tmp_path)
-    row = table.loc["a", "knn top-1"]
-    assert (row["low"], row["high"]) == pytest.approx(estimate.interval)
-    assert (row["mean"], row["spread"], row["seeds"]) == (
-        pytest.approx(estimate.mean),
-        pytest.approx(estimate.spread),
-        3,
-    )
-    assert (row["items"], row["how"]) == (40, "seeds and items")
-    row, alone = table.loc["b", "mIoU"], summary([0.995, 0.999, 0.9])
+    frame, (estimate, resampler) = load(tmp_path), resampled(tmp_path)
+    stored = measured(frame)
+    resampler.prepare(zip(frame["probe"], frame["key"], strict=True), SilentProgress())
+    ranked = rank_all(stored, resampler, SilentProgress()).ranked
+    found = {(name, cell.metric): one for (name, cell), one in ranked.items()}
+    one = found["a", "knn top-1"]
+    assert one.interval == pytest.approx(estimate.interval)
+    assert (one.score.seeds, one.score.items, one.score.how) == (3, 40, "seeds and items")
+    one, alone = found["b", "mIoU"], summary([100 * value for value in near_all])
     assert alone.interval is not None
-    assert row["low"] == pytest.approx(alone.interval[0])
-    assert (row["high"], row["how"]) == (1.0, "seeds"), "a fraction is at most 1"
-    row = table.loc["c", "mIoU"]
-    assert np.isnan([row["low"], row["high"], row["spread"]]).all()
-    assert row["how"] == "none"
-
-
-@pytest.mark.alone
-def test_intervals_of_ten_thousand_results_are_quick(tmp_path: Path) -> None:
-    put(tmp_path, "a", {"mIoU": 0.5})
-    one = load(tmp_path)
-    frame = pd.concat([one] * 10_000, ignore_index=True)
-    numbers = np.arange(10_000)
-    frame["encoder"] = [f"e{k // 3 % 20}" for k in numbers]
-    frame["dataset_fingerprint"] = [f"{k // 60:064d}" for k in numbers]
-    frame["seed"] = numbers % 3
-    frame["value"] = np.random.default_rng(0).random(10_000)
-    start = time.process_time()
-    table = intervals(tmp_path, frame)
-    assert time.process_time() - start < 2
-    assert len(table) == 3334
-    assert set(table["how"]) == {"seeds", "none"}
-    chosen = frame[(frame["encoder"] == "e7") & (frame["dataset_fingerprint"] == f"{5:064d}")]["value"]
-    row = table[(table["encoder"] == "e7") & (table["dataset_fingerprint"] == f"{5:064d}")].iloc[0]
-    expected = summary(chosen).interval
-    assert expected is not None
-    assert (row["low"], row["high"]) == pytest.approx((max(0, expected[0]), min(1, expected[1])))
+    assert one.interval == pytest.approx((alone.interval[0], 100.0)), "a fraction is at most 1"
+    assert (found["c", "mIoU"].interval, found["c", "mIoU"].score.how) == (None, "none")

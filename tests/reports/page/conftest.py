@@ -15,8 +15,8 @@ import pytest
 from probes.protocol import Metric
 from probes.results import Identity, Result, store
 from reports.page.build import INLINE_BYTES
-from reports.page.store import read
-from reports.report_command import report
+from reports.page.command import report
+from reports.reading import read
 from rice.encoders.spec import EncoderSpec
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ import pytest
 
 from probes.results import frame_of
 from reports.formats import write_table
-from reports.page.store import read
+from reports.reading import read
 from reports.tables import build
 
 Visiting = Callable[..., Any]
@@ -40,7 +40,7 @@ def test_values_are_those_of_the_tables(visit: Visiting, site: Path, sweep: Path
     shown = [" ".join(cell.inner_text().replace("†", "").split()) for cell in cells]
     expected = [table.cells.get((row, column)) for row in table.rows for column in table.columns]
     for text, cell in zip(shown, expected, strict=True):
-        assert re.sub(r" \d/\d$", "", text) == (GAP if cell is None else cell.text(2))
+        assert re.sub(r" \d/\d$", "", text) == (GAP if cell is None else cell.score.text(2))
     marks = [cell.get_attribute("class") or "" for cell in cells]
     for kind, rank in (("best", 0), ("second", 1)):
         assert [kind in mark for mark in marks] == [cell is not None and cell.rank == rank for cell in expected]

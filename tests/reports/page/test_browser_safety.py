@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from probes.results import Result, store
+from probes.results import Result, rows_of, store
+from reports.measurements import measurements
 from reports.page.build import write_site
+from reports.page.command import report
 from reports.page.content import page_data
-from reports.report_command import report
 from rice.files import sha256_json
 
 Make = Callable[..., Result]
@@ -120,7 +121,7 @@ def test_ten_thousand_cells_are_there_in_seconds(
                 identity = dataclasses.asdict(one.identity)
                 key = sha256_json({**identity, "seed": seed, "dataset": dataset})
                 documents.append(dataclasses.asdict(one) | {"key": key})
-    data = page_data(documents) | {"left": []}
+    data = page_data(documents, measurements(rows_of(documents))) | {"left": []}
     page = write_site(tmp_path / "site", title="Many", data=data, figures=(), tables=[], rows_of={})
     assert page.stat().st_size < 4 << 20
     one = visit(tmp_path / "site", script=READY)

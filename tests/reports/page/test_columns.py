@@ -1,14 +1,17 @@
 """Cells: what differs in more than the seed is never averaged, nothing is lost, and names tell columns apart."""
 
 import json
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from probes.results import frame_of
-from reports.page.columns import Column, Row, arrange, measurements
+from probes.results import frame_of, rows_of
+from reports.measurements import Measurement
+from reports.measurements import measurements as measurements_of
+from reports.page.columns import Column, Row, arrange
 from reports.tables import build
 
 HASHES = ("a" * 64, "a" * 60 + "bbbb", "c" * 64)
@@ -28,9 +31,15 @@ def document(encoder: str, seed: int, **changes: Any) -> dict[str, Any]:
     metric = {"name": "mIoU", "value": 0.5, "n": 10, "unit": "fraction", "higher_is_better": True, "split": "val"}
     metric |= {"stderr": None, "protocol": "linear"}
     fields = {"encoder": encoder, "trained": True, "dataset": "scenes", "seed": seed, "key": str(changes) + str(seed)}
+    fields |= {"reference": "", "weights": "", "tokens": 1, "gflops": 1, "images_per_s": 1, "seconds": 1, "device": ""}
+    fields |= {"encoder_spec": {"norm": "none"}}
     for name, value in changes.items():
         next(place for place in (fields, identity, metric) if name in place)[name] = value
     return fields | {"identity": identity, "metrics": [metric]}
+
+
+def measurements(documents: Iterable[dict[str, Any]]) -> list[Measurement]:
+    return measurements_of(rows_of(documents))
 
 
 variations = st.fixed_dictionaries(
@@ -60,10 +69,11 @@ def test_a_cell_holds_one_configuration_and_every_measurement_is_in_one_cell(
     distinct = {json.dumps(one, sort_keys=True): one for one in drawn}.values()
     found = measurements([document(encoder, seed, **changes) for encoder, changes in distinct for seed in range(seeds)])
     cells = arrange(found)
-    for group in cells.values():
-        assert len({json.dumps([one.row, dict(one.identity)], sort_keys=True) for one in group}) == 1
-        assert len({one.document["trained"] for one in group}) == 1
-    assert sorted(id(one) for group in cells.values() for one in group) == sorted(map(id, found))
+    for one in cells.values():
+        alike = [{name: row[name] for name in row if name not in ("seed", "key")} for row in one.rows]
+        assert all(row == alike[0] for row in alike)
+        assert one.runs.keys() == set(range(seeds))
+    assert sorted(map(id, cells.values())) == sorted(map(id, found))
 
 
 @pytest.mark.parametrize(
@@ -80,7 +90,7 @@ def test_a_cell_holds_one_configuration_and_every_measurement_is_in_one_cell(
 def test_what_reads_the_same_cut_short_is_still_told_apart(field: str, values: tuple[Any, ...]) -> None:
     cells = arrange(measurements([document("a", seed, **{field: value}) for value in values for seed in (0, 1)]))
     assert len({(row, column) for row, column in cells}) == len(values)
-    assert [len(group) for group in cells.values()] == [2] * len(values)
+    assert [one.score.seeds for one in cells.values()] == [2] * len(values)
 
 
 def test_a_split_leaves_other_columns_their_names() -> None:
@@ -105,10 +115,9 @@ def test_one_label_at_two_sizes_is_two_rows() -> None:
 
 @pytest.mark.parametrize("unit", ["fraction", "px"])
 def test_fractions_are_shown_in_percent_and_nothing_else_is_scaled(unit: str) -> None:
-    (one,) = measurements([document("a", 0, unit=unit, value=0.25, stderr=0.5)])
-    scale = 100 if unit == "fraction" else 1
-    assert (one.value, one.stderr) == (0.25 * scale, 0.5 * scale)
-    assert one.unit == ("%" if unit == "fraction" else unit)
+    (one,) = measurements([document("a", 0, unit=unit, value=0.25)])
+    assert one.score.mean == one.runs[0].value == (25.0 if unit == "fraction" else 0.25)
+    assert one.cell.shown_unit == ("%" if unit == "fraction" else unit)
 
 
 def test_cells_are_those_of_the_tables_where_nothing_is_split() -> None:
@@ -118,9 +127,7 @@ def test_cells_are_those_of_the_tables_where_nothing_is_split() -> None:
         for name, value in (("mIoU", 0.1), ("accuracy", 0.2))
         for seed in range(seeds)
     ]
-    complete = {"reference": "", "weights": "", "tokens": 1, "gflops": 1, "images_per_s": 1, "seconds": 1, "device": ""}
-    frame = frame_of([one | complete | {"encoder_spec": {"norm": "none"}} for one in documents])
-    table = build(frame, ["encoder"], ["probe", "dataset", "metric"])
+    table = build(frame_of(documents), ["encoder"], ["probe", "dataset", "metric"])
     cells = arrange(measurements(documents))
-    shown = {((row.label,), (c.probe, c.dataset, c.metric)): len(group) for (row, c), group in cells.items()}
-    assert shown == {place: cell.seeds for place, cell in table.cells.items()}
+    shown = {((row.label,), (c.probe, c.dataset, c.metric)): one.score for (row, c), one in cells.items()}
+    assert shown == {place: cell.score for place, cell in table.cells.items()}

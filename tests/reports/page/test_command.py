@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from reports.report_command import report
+from reports.page.command import report
 from rice.errors import RiceError
 
 Put = Callable[..., Path]

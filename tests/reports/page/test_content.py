@@ -8,18 +8,20 @@ from typing import Any
 import numpy as np
 import pytest
 
-from probes.results import frame_of
+from probes.results import rows_of
+from reports.measurements import Score, measurements
 from reports.page.content import SETTING_FIELDS, Pool, fingerprints, page_data
-from reports.page.store import read
 from reports.paper.beside import Beside, beside
 from reports.paper.layout import layout
+from reports.reading import read
 
 Put = Callable[..., Path]
 
 
 def data_of(folder: Path) -> dict[str, Any]:
     documents, _ = read([folder])
-    data: dict[str, Any] = json.loads(json.dumps(page_data(documents, beside(frame_of(documents)))))
+    found = measurements(rows_of(documents))
+    data: dict[str, Any] = json.loads(json.dumps(page_data(documents, found, beside(found))))
     return data
 
 
@@ -107,15 +109,13 @@ def test_a_value_that_the_paper_prints_in_other_units_is_compared_in_them(tmp_pa
         column="OCRBench",
         printed=575.0,
         encoder="RICE",
-        mean=600.0,
-        spread=None,
-        seeds=1,
+        score=Score(600.0, None, 1),
         differs=(),
         keys=(one["key"],),
     )
     metric = layout("1").sources["OCRBench"].metric
     one["metrics"][0]["name"] = metric
-    ((_, _, mean, *_, besides),) = page_data(documents, [fake])["cells"]
+    ((_, _, mean, *_, besides),) = page_data(documents, measurements(rows_of(documents)), [fake])["cells"]
     assert mean == 60.0
     assert besides == [["1", "RICE", "OCRBench", "575", 600.0, []]]
 

@@ -11,8 +11,9 @@ import pytest
 from stored_results import of_table_3 as result
 from stored_results import protocol_of
 
-from probes.results import Result, load, store
+from probes.results import Result, documents, load, rows_of, store
 from reports.grid import BEST, EMPTY, GRID_WRITERS, Grid
+from reports.measurements import measurements
 from reports.paper.beside import Beside, beside
 from reports.paper.curves import curves, write_curves
 from reports.paper.layout import chosen, layout
@@ -24,7 +25,7 @@ from rice.errors import RiceError
 def measured(folder: Path, *results: Result) -> list[Beside]:
     for one in results:
         store(folder, one)
-    return beside(load(folder))
+    return beside(measurements(rows_of(documents(folder))))
 
 
 @pytest.mark.parametrize("table", TABLES)
@@ -119,7 +120,7 @@ def test_a_protocol_like_the_papers_has_no_note_and_any_other_says_what_differs(
 def test_results_that_differ_in_more_than_the_seed_are_never_averaged(tmp_path: Path) -> None:
     config = protocol_of("table3") | {"epochs": 24}
     found = measured(tmp_path, result("box AP", 0.3), result("box AP", 0.4, config=config))
-    assert sorted(cell.mean for cell in found) == pytest.approx([30.0, 40.0])
+    assert sorted(cell.score.mean for cell in found) == pytest.approx([30.0, 40.0])
     assert len({cell.encoder for cell in found}) == 2
 
 
@@ -165,7 +166,7 @@ def test_imported_scores_are_laid_beside_table_1_as_it_prints_them(tmp_path: Pat
         result("anls", 0.79, dataset="docvqa_val", config={"task": 2}, **imported),
         result("pope_f1_score", 0.88, dataset="pope", config={"task": 3}, **imported),
     )
-    found = {cell.column: (cell.mean, cell.printed) for cell in cells}
+    found = {cell.column: (cell.score.mean, cell.printed) for cell in cells}
     assert found == {"OCRBench": (pytest.approx(575.0), 575.0), "DocVQA": (pytest.approx(79.0), 79.19)}
     assert all("not recorded" in cell.differs[0] for cell in cells)
     assert {cell.line for cell in cells} == {5}

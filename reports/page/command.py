@@ -1,9 +1,8 @@
 """`rice report`: results, the paper's tables and figures as one static page."""
 
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
@@ -11,7 +10,6 @@ from rice.errors import RiceError
 from rice.files import format_bytes
 
 if TYPE_CHECKING:
-    from probes.stored import Rejected
     from reports.paper.beside import Beside
 
 TITLE = "Frozen vision encoders at dense work"
@@ -40,44 +38,36 @@ def report(
         title: Heading of the page.
         card: Write a model card for each encoder, too: OUT/cards.
     """
-    from probes.results import frame_of
+    from probes.results import rows_of
+    from reports.measurements import measurements
     from reports.page.build import refuse_foreign, write_site
     from reports.page.content import fingerprints, page_data
     from reports.page.media import find
-    from reports.page.store import read
     from reports.paper.beside import beside
+    from reports.reading import read, say_left_out
 
     if not results:
         raise RiceError("expected a sweep's --out folder; see: rice report --help")
     refuse_foreign(out)
     documents, left = read(results)
-    if not documents:
-        raise RiceError(
-            f"expected results under {', '.join(map(str, results))}, found none; make some with: rice sweep"
-        )
-    found, left_of_figures = find(figures)
+    shown, left_of_figures = find(figures)
     left += left_of_figures
-    besides = beside(frame_of(documents))
-    data = page_data(documents, besides)
-    rows_of: dict[str, list[int]] = {}
+    found = measurements(rows_of(documents))
+    besides = beside(found)
+    data = page_data(documents, found, besides)
+    data["left"] = [[one.file, one.reason] for one in left]
+    rows: dict[str, list[int]] = {}
     for row, names in enumerate(fingerprints(data)):
         for name in names:
-            rows_of.setdefault(name, []).append(row)
-    page = write_site(
-        out, title=title, data=_with_left(data, left), figures=found, tables=_paper(besides), rows_of=rows_of
-    )
+            rows.setdefault(name, []).append(row)
+    page = write_site(out, title=title, data=data, figures=shown, tables=_paper(besides), rows_of=rows)
     if card:
         from reports.cards.hub import write_cards
 
         write_cards(documents, out)
-    for one in left:
-        print(f"left out: {one.file}: {one.reason}", file=sys.stderr)  # noqa: T201
-    counts = f"encoders: {len(data['rows'])}, cells: {len(data['cells'])}, figures: {len(found)}"
+    say_left_out(left)
+    counts = f"encoders: {len(data['rows'])}, cells: {len(data['cells'])}, figures: {len(shown)}"
     print(f"wrote {page} ({format_bytes(page.stat().st_size)}): {counts}")  # noqa: T201
-
-
-def _with_left(data: Mapping[str, Any], left: "Sequence[Rejected]") -> dict[str, Any]:
-    return {**data, "left": [[one.file, one.reason] for one in left]}
 
 
 def _paper(besides: "Sequence[Beside]") -> list[tuple[str, str]]:
