@@ -167,6 +167,8 @@ def _broken(document: dict[str, Any]) -> dict[str, bytes]:
         "edited": whole.replace(b'"layer": -1', b'"layer": -2'),
         "half a surrogate in the identity": whole.replace(b'"grid": "native"', b'"grid": "\\ud800"'),
         "half a surrogate in a label": change(encoder="\ud800"),
+        "half a surrogate elsewhere": change(reference="\ud800"),
+        "half a surrogate as bytes": change(reference="@@").replace(b"@@", b"\xed\xa0\x80"),
         "encoder is no text": change(encoder=["a"]),
     }
 
