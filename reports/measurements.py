@@ -104,6 +104,11 @@ class Measurement:
         """By seed."""
         return {row["seed"]: Run(self.cell.factor * row["value"], row["key"]) for row in self.rows}
 
+    @property
+    def items(self) -> int:
+        """The most items that stand behind a seed's number; 0 where that is not known."""
+        return max(int(row["n"]) for row in self.rows)
+
     @functools.cached_property
     def score(self) -> Score:
         """Over the seeds, as it is shown."""

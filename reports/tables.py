@@ -74,16 +74,29 @@ def _key_texts(found: Sequence[Measurement], key: str) -> list[str]:
 
 def _ranks(placed: Mapping[Place, Measurement], decimals: int) -> dict[Place, int]:
     """Of the best and the second of each column; what reads the same shares a rank; one row has none."""
+    partial = _partial(placed)
     of_column: dict[tuple[str, ...], dict[Place, float]] = {}
     for place, one in placed.items():
-        shown = round(one.score.mean, decimals)
-        of_column.setdefault(place[1], {})[place] = shown if one["higher_is_better"] else -shown
+        if place not in partial:
+            shown = round(one.score.mean, decimals)
+            of_column.setdefault(place[1], {})[place] = shown if one["higher_is_better"] else -shown
     ranks: dict[Place, int] = {}
     for values in of_column.values():
         best_first = sorted(set(values.values()), reverse=True)
         for rank, value in zip((BEST, SECOND), best_first if len(values) > 1 else (), strict=False):
             ranks |= {place: rank for place, own in values.items() if own == value}
     return ranks
+
+
+def _partial(placed: Mapping[Place, Measurement]) -> dict[Place, int]:
+    """Cells of fewer items than others of their column (runs with a --limit), which are not ranked -> the most items.
+
+    A count of 0 is not known.
+    """
+    most: dict[tuple[str, ...], int] = {}
+    for (_, column), one in placed.items():
+        most[column] = max(most.get(column, 0), one.items)
+    return {place: most[place[1]] for place, one in placed.items() if 0 < one.items < most[place[1]]}
 
 
 def _extras(placed: Mapping[Place, Measurement], extras: Sequence[str]) -> dict[tuple[str, ...], dict[str, str]]:
@@ -105,18 +118,20 @@ def _range(extra: str, found: Sequence[Measurement]) -> str:
 
 
 def _notes(placed: Mapping[Place, Measurement], columns: Sequence[tuple[str, ...]]) -> list[str]:
-    """One note a column: what n is and by which protocol; then the cells with fewer seeds than the others."""
+    """What n is and by which protocol, once for the columns that share it; then the cells with fewer seeds or items."""
     of_column: dict[tuple[str, ...], list[Measurement]] = {column: [] for column in columns}
     for (_, column), one in placed.items():
         of_column[column].append(one)
-    notes = [f"{' / '.join(column)}: {measured_by(found)}" for column, found in of_column.items()]
+    said: dict[str, list[str]] = {}
+    for column, found in of_column.items():
+        said.setdefault(measured_by(found), []).append(" / ".join(column))
     most = max(one.score.seeds for one in placed.values())
-    few = [(row, column, one) for (row, column), one in placed.items() if one.score.seeds < most]
-    notes.append(
-        f"Mean ± standard deviation (ddof 1) over {most} seed{'s' if most > 1 else ''}." if most > 1 else "One seed."
-    )
-    return notes + [
-        f"{' / '.join(row)}, {' / '.join(column)}: {one.score.seeds} of {most} seeds." for row, column, one in few
+    names = {place: ", ".join(" / ".join(labels) for labels in place) for place in placed}
+    return [
+        *(f"{'; '.join(labels)}: {text}" for text, labels in said.items()),
+        f"Mean ± standard deviation (ddof 1) over {most} seeds." if most > 1 else "One seed.",
+        *(f"{names[p]}: {one.score.seeds} of {most} seeds." for p, one in placed.items() if one.score.seeds < most),
+        *(f"{names[p]}: n = {placed[p].items} of {items}, not ranked." for p, items in _partial(placed).items()),
     ]
 
 

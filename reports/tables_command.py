@@ -46,8 +46,9 @@ def tables(
     rice tables mine.csv --check                                    the same of a table of your own
 
     Of results, a cell is the mean over seeds and the standard deviation (ddof 1); fractions are shown in percent. The
-    best of a column is bold, the second underlined; a cell without a result stays visibly empty. Results that differ in
-    anything but the seed are never averaged: the table is split by what differs.
+    best of a column is bold, the second underlined; cells of fewer test items than others are not ranked; a cell
+    without a result stays visibly empty. Results that differ in anything but the seed are never averaged: the table is
+    split by what differs.
 
     In the paper's tables averages and arrow rows are recomputed from the printed cells. Measured rows stand below the
     reported ones, with the difference, and a note on each cell whose protocol is not the paper's.

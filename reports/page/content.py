@@ -3,7 +3,7 @@
     pool      texts, configurations, specs, package versions, ...
     settings  fields of a result that its seeds share, as places in `pool`: lists in the order of `setting_fields`
     results   [key, setting, seed, seconds, finished, images_per_s, peak_memory (pool)]
-    rows      encoders as labelled; columns: what was measured, its unit, the note below the table
+    rows      encoders as labelled; columns: what was measured, its unit, n and protocol for the note below the table
     cells     [row, column, mean, spread, "41.25 ± 0.31", [[result, value, stderr, n, split, protocol], ...],
                [[table, the paper's row, its column, reported value, mean in its units, how the protocol differs], ...]]
     views     columns chosen, ordered and headed as one table of the paper has them: [column, [head, ...]]
@@ -128,13 +128,12 @@ def _row(row: Row, found: Sequence[Measurement]) -> dict[str, Any]:
 
 
 def _column(column: Column, found: Sequence[Measurement]) -> dict[str, Any]:
-    levels = [column.probe, column.dataset, column.metric]
     return {
-        "levels": levels,
+        "levels": [column.probe, column.dataset, column.metric],
         "variant": column.variant,
         "unit": found[0].cell.shown_unit,
         "better": found[0]["higher_is_better"],
-        "note": f"{' / '.join(filter(None, (*levels, column.variant)))}: {measured_by(found)}",
+        "note": measured_by(found),
     }
 
 

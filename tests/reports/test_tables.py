@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reports.formats import write_table
-from reports.grid import EMPTY
+from reports.grid import BEST, EMPTY, OTHER, SECOND
 from reports.tables import build
 
 BASE = {
@@ -116,6 +116,28 @@ def test_what_reads_the_same_is_equally_good() -> None:
     rows = frame({"encoder": "a", "value": 3.1149}, {"encoder": "b", "value": 3.1051}, {"encoder": "c", "value": 3.09})
     ranks = {decimals: [c.rank for c in build(rows, *KEYS, (), decimals).cells.values()] for decimals in (2, 3)}
     assert ranks == {2: [0, 0, 1], 3: [0, 1, 2]}
+
+
+def test_a_run_over_some_of_the_items_is_shown_but_not_ranked() -> None:
+    values = {"whole": (1.0, 100), "limited": (9.0, 16), "other": (2.0, 100), "unknown": (0.5, 0)}
+    rows = [{"encoder": name, "value": value, "n": n} for name, (value, n) in values.items()]
+    table = build(frame(*rows), *KEYS)
+    assert {row[0]: cell.rank for (row, _), cell in table.cells.items()} == {
+        "whole": SECOND,
+        "limited": OTHER,
+        "other": BEST,
+        "unknown": OTHER,
+    }
+    assert table.notes[-1] == "limited, dense / scenes / miou: n = 16 of 100, not ranked."
+
+
+def test_columns_of_one_protocol_share_a_note() -> None:
+    rows = [{"metric": "a"}, {"metric": "b"}, {"metric": "c", "protocol": "another"}]
+    notes = build(frame(*rows), *KEYS).notes
+    assert notes[:2] == [
+        "dense / scenes / a; dense / scenes / b: n = 100, %, split val; linear",
+        "dense / scenes / c: n = 100, %, split val; another",
+    ]
 
 
 def test_absent_cells_stay_visibly_empty_in_every_format() -> None:

@@ -63,25 +63,41 @@ function sortRows(rows) {
   });
 }
 
-/** What reads the same is equally good; a single row is not ranked. */
+/** What reads the same is equally good; a single row is not ranked, nor are cells of fewer items than others. */
 function rank(cells, better, ranks) {
   const sign = better ? -1 : 1;
-  const distinct = [...new Set(cells.map((cell) => Number(cell.shown[0])))].sort((a, b) => sign * (a - b));
+  const most = mostItems(cells), ranked = cells.filter((cell) => !isPartial(cell, most));
+  const distinct = [...new Set(ranked.map((cell) => Number(cell.shown[0])))].sort((a, b) => sign * (a - b));
   for (const cell of cells) {
-    const place = distinct.indexOf(Number(cell.shown[0]));
-    ranks.set(cell.index, cells.length > 1 ? Math.min(place, OTHER_RANK) : OTHER_RANK);
+    const place = ranked.length > 1 && !isPartial(cell, most) ? distinct.indexOf(Number(cell.shown[0])) : OTHER_RANK;
+    ranks.set(cell.index, Math.min(place, OTHER_RANK));
   }
 }
 
+/** Items behind a seed's number, 0 where that is not known. */
+const itemsOf = (cell) => Math.max(...cell.seeds.map(([, , , n]) => n));
+const mostItems = (cells) => Math.max(0, ...cells.map(itemsOf));
+const isPartial = (cell, most) => itemsOf(cell) > 0 && itemsOf(cell) < most;
+
 function notesOf(table) {
+  const inColumn = ({ column }) => table.rows.map((row) => GRID[row].get(column)).filter(Boolean);
   const counts = table.rows.flatMap((row) => table.columns.map(({ column }) => GRID[row].get(column)).filter(Boolean));
   const most = Math.max(0, ...counts.map((cell) => cell.seeds.length));
-  const notes = table.columns.map(({ column }) => COLUMNS[column].note);
-  notes.push(most > 1 ? `Mean ± standard deviation (ddof 1) over ${most} seeds.` : "One seed.");
+  const items = new Map(table.columns.map((one) => [one.column, mostItems(inColumn(one))]));
+  const said = new Map();
+  for (const { column } of table.columns) {
+    const { note } = COLUMNS[column];
+    said.set(note, [...(said.get(note) ?? []), columnName(column)]);
+  }
+  const name = (cell) => `${rowName(cell.row)}, ${columnName(cell.column)}`;
   const few = counts.filter((cell) => cell.seeds.length < most);
-  notes.push(...few.map((cell) =>
-    `${rowName(cell.row)}, ${columnName(cell.column)}: ${cell.seeds.length} of ${most} seeds.`));
-  return notes;
+  const partial = counts.filter((cell) => isPartial(cell, items.get(cell.column)));
+  return [
+    ...[...said].map(([note, names]) => `${names.join("; ")}: ${note}`),
+    most > 1 ? `Mean ± standard deviation (ddof 1) over ${most} seeds.` : "One seed.",
+    ...few.map((cell) => `${name(cell)}: ${cell.seeds.length} of ${most} seeds.`),
+    ...partial.map((cell) => `${name(cell)}: n = ${itemsOf(cell)} of ${items.get(cell.column)}, not ranked.`),
+  ];
 }
 
 /** Draw what is chosen. */

@@ -12,6 +12,8 @@ import pytest
 
 from probes.results import frame_of
 from reports.formats import write_table
+from reports.grid import BEST, OTHER, SECOND
+from reports.page.command import report
 from reports.reading import read
 from reports.tables import build
 
@@ -46,6 +48,21 @@ def test_values_are_those_of_the_tables(visit: Visiting, site: Path, sweep: Path
         assert [kind in mark for mark in marks] == [cell is not None and cell.rank == rank for cell in expected]
     assert one.page.locator("table.board tbody tr", has_text="floor").locator(".tag").inner_text() == "untrained"
     assert one.page.locator(".few").all_inner_texts() == [" 2/3", " 2/3"]
+
+
+def test_runs_over_some_of_the_items_are_marked_as_in_the_tables(
+    visit: Visiting, tmp_path: Path, put: Callable[..., Path]
+) -> None:
+    for encoder, value, n in (("whole", 0.1, 100), ("limited", 0.9, 16), ("other", 0.2, 100), ("unknown", 0.05, 0)):
+        put(encoder, 0, {"mIoU": value, "acc": value}, n=n)
+    report((tmp_path / "sweep",), out=tmp_path / "site")
+    one = visit(tmp_path / "site")
+    table = build(frame_of(read([tmp_path / "sweep"])[0]), ["encoder"], ["probe", "dataset", "metric"])
+    marks = [cell.get_attribute("class") or "" for cell in one.page.locator("table.board tbody td").all()]
+    ranks = [table.cells[row, column].rank for row in table.rows for column in table.columns]
+    assert set(ranks) == {BEST, SECOND, OTHER}
+    assert [("best" in mark, "second" in mark) for mark in marks] == [(rank == BEST, rank == SECOND) for rank in ranks]
+    assert one.page.locator("#note-list li").all_text_contents() == table.notes
 
 
 def test_a_column_sorts_best_first_then_the_other_way_with_gaps_last(visit: Visiting, site: Path) -> None:
