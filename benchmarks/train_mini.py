@@ -25,9 +25,9 @@ from rice.data.world.shapes import SHAPES
 from rice.encoders.spec import CLIP_MEAN, CLIP_STD
 from rice.files import atomic_folder
 from rice.model import checkpoint
-from rice.model.vit import ViT, ViTConfig
+from rice.model.config import MINI8 as CONFIG
+from rice.model.vit import ViT
 
-CONFIG = ViTConfig(width=128, depth=4, heads=4, mlp_width=512, patch=8, image_size=128)
 SEED = 0
 
 

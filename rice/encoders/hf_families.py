@@ -46,9 +46,20 @@ class Family:
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
 
 
+def sizes(*, width: int, mlp: int, depth: int, image: int, patch: int) -> dict[str, int]:
+    """Sizes by the names that most configurations have for them; `image` and `patch` in pixels."""
+    return {
+        "hidden_size": width,
+        "intermediate_size": mlp,
+        "num_hidden_layers": depth,
+        "image_size": image,
+        "patch_size": patch,
+    }
+
+
 _SQUASH_BICUBIC = Preprocessing(resize="squash")
 _SQUASH_BILINEAR = Preprocessing(resize="squash", interpolation="bilinear")
-_BASE = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "image_size": 224, "patch_size": 16}
+_BASE = sizes(width=768, mlp=3072, depth=12, image=224, patch=16)
 _DINOV2 = {"hidden_size": 768, "num_hidden_layers": 12, "mlp_ratio": 4, "image_size": 224, "use_swiglu_ffn": False}
 
 FAMILIES: dict[str, Family] = {
@@ -66,13 +77,7 @@ FAMILIES: dict[str, Family] = {
     # The MLCD/RICE ViT: as CLIP, with 2D RoPE instead of position embeddings.
     "mlcd_vision_model": Family(
         model="MLCDVisionModel",
-        defaults={
-            "hidden_size": 1664,
-            "intermediate_size": 8192,
-            "num_hidden_layers": 48,
-            "image_size": 336,
-            "patch_size": 14,
-        },
+        defaults=sizes(width=1664, mlp=8192, depth=48, image=336, patch=14),
         norm="none",
         cls="pooled",
         anchors=("embeddings.patch_embedding.weight",),
@@ -133,15 +138,8 @@ FAMILIES: dict[str, Family] = {
     # last_hidden_state: after norm; the processor resizes floats, not bytes.
     "dinov3_vit": Family(
         model="DINOv3ViTModel",
-        defaults={
-            "hidden_size": 384,
-            "intermediate_size": 1536,
-            "num_hidden_layers": 12,
-            "image_size": 224,
-            "patch_size": 16,
-            "num_register_tokens": 0,
-            "use_gated_mlp": False,
-        },
+        defaults=sizes(width=384, mlp=1536, depth=12, image=224, patch=16)
+        | {"num_register_tokens": 0, "use_gated_mlp": False},
         norm="post",
         cls="token",
         anchors=("embeddings.patch_embeddings.weight",),
@@ -155,13 +153,7 @@ FAMILIES: dict[str, Family] = {
     # last_hidden_state: after rms_norm; no class token. The published files use Apple's own tensor names.
     "aimv2_vision_model": Family(
         model="rice.encoders.hf_towers:AnySizeAimv2",
-        defaults={
-            "hidden_size": 1024,
-            "intermediate_size": 2816,
-            "num_hidden_layers": 24,
-            "image_size": 224,
-            "patch_size": 14,
-        },
+        defaults=sizes(width=1024, mlp=2816, depth=24, image=224, patch=14),
         norm="post",
         cls="none",
         anchors=("embeddings.patch_embed.weight", "preprocessor.patchifier.proj.weight"),

@@ -2,8 +2,6 @@
 
 import functools
 import socket
-import urllib.parse
-import urllib.request
 from pathlib import Path
 
 from rice.errors import RiceError
@@ -50,6 +48,9 @@ def cached_revision(repo: str) -> str | None:
 @functools.cache
 def _reachable() -> bool:
     """Whether the hub's name resolves: the client itself would retry for half a minute before it gives up."""
+    import urllib.parse
+    import urllib.request
+
     from huggingface_hub.constants import ENDPOINT
 
     address = urllib.parse.urlsplit(ENDPOINT)

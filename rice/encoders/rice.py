@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from rice.encoders.hf_config import CONFIG, PROCESSOR, ProcessorFacts, read_processor
 from rice.encoders.hf_families import FAMILIES
 from rice.encoders.hub import cached_revision, find
-from rice.encoders.spec import EncoderSpec
+from rice.encoders.spec import EncoderSpec, vit_spec
 from rice.encoders.weights import PUBLISHED, Source, open_checkpoint, pick, place, weight_files
 from rice.errors import RiceError
 from rice.files import read_json
@@ -88,14 +88,8 @@ def describe(target: str) -> EncoderSpec:
     config, processor = read_config(target), _processor(target)
     stated = processor.size or (_states_size(target) and config.image_size)
     notes = (processor.note, None if stated else f"no image size is stated: {config.image_size} is assumed")
-    return EncoderSpec(
-        name=f"rice:{target}",
-        source=f"rice:{target}",
-        patch=config.patch,
-        size_multiple=config.patch,
-        width=config.width,
-        depth=config.depth,
-        mlp_width=config.mlp_width,
+    return replace(
+        vit_spec(config, name=f"rice:{target}", source=f"rice:{target}"),
         native_size=stated or config.image_size,
         mean=processor.mean,
         std=processor.std,

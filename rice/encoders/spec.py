@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from rice.errors import RiceError
+from rice.model.config import ViTConfig
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -81,6 +82,20 @@ class EncoderSpec:
                     f"got {height} x {width}; nearest: {below} and {below + self.size_multiple}"
                 )
         return height // self.patch, width // self.patch
+
+
+def vit_spec(config: ViTConfig, *, name: str, source: str) -> EncoderSpec:
+    """The spec of our own tower, its pictures prepared as MLCD's and RICE's published ones are."""
+    return EncoderSpec(
+        name=name,
+        source=source,
+        patch=config.patch,
+        size_multiple=config.patch,
+        width=config.width,
+        depth=config.depth,
+        mlp_width=config.mlp_width,
+        native_size=config.image_size,
+    )
 
 
 @dataclass(frozen=True)

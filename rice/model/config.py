@@ -56,6 +56,8 @@ BIGG14 = ViTConfig(width=1664, depth=48, heads=16, patch=14, image_size=336, mlp
 """mlcd-vit-bigG-patch14-336."""
 TINY16 = ViTConfig(width=192, depth=4, heads=3, patch=16, image_size=224)
 """Trains on a laptop; not of the paper."""
+MINI8 = ViTConfig(width=128, depth=4, heads=4, patch=8, image_size=128)
+"""Of the encoder that comes with the package, mini-s8-128."""
 
 SIZE_IN_PATCHES = 16
 """Edge of the image, in patches, that is assumed where a checkpoint states none: 224 pixels for L/14."""

@@ -9,14 +9,14 @@ from typing import Any, Literal, get_args
 from rice.data.stream import StreamConfig
 from rice.errors import RiceError, nearest
 from rice.loss import ClusterLoss
-from rice.model.config import B16, L14, TINY16, ViTConfig
+from rice.model.config import B16, L14, MINI8, TINY16, ViTConfig
 from rice.model.region import RegionConfig
 
 TOWERS: Mapping[str, ViTConfig] = {
     "l14": L14,
     "b16": B16,
     "tiny16": TINY16,
-    "mini8": ViTConfig(width=128, depth=4, heads=4, mlp_width=512, patch=8, image_size=128),
+    "mini8": MINI8,
 }
 """The paper's two towers, and two that train on a laptop."""
 

@@ -17,9 +17,8 @@ from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner
 from torch.distributed.checkpoint.state_dict_loader import load
 
 from rice.encoders.base import Encoder
-from rice.encoders.hf_families import FAMILIES
 from rice.encoders.rice import extract
-from rice.encoders.spec import EncoderSpec
+from rice.encoders.spec import EncoderSpec, vit_spec
 from rice.errors import RiceError
 from rice.files import read_json, sha256_json
 from rice.model import checkpoint
@@ -102,17 +101,7 @@ def read_encoder(folder: Path, device: "str | torch.device" = "cpu") -> Encoder:
 def spec_of(folder: Path) -> EncoderSpec:
     """The spec of a checkpoint's tower, from its manifest alone. Errors: as `read_tower`."""
     _, config = _described(manifest.read(folder), folder)
-    return EncoderSpec(
-        name=folder.name,
-        source=f"rice train: {folder.name}",
-        patch=config.patch,
-        size_multiple=config.patch,
-        width=config.width,
-        depth=config.depth,
-        mlp_width=config.mlp_width,
-        native_size=config.image_size,
-        preprocessing=FAMILIES["mlcd_vision_model"].preprocessing,
-    )
+    return vit_spec(config, name=folder.name, source=f"rice train: {folder.name}")
 
 
 def fingerprint(folder: Path) -> str:
