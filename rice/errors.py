@@ -1,8 +1,9 @@
 """Errors that a user can mend. The command line prints them as one line and exits with status 2."""
 
+import contextlib
 import difflib
 import importlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from types import ModuleType
 
 
@@ -27,7 +28,16 @@ def require(module: str, extra: str) -> ModuleType:
         raise MissingExtraError(f"{module} is not installed; add it with: pip install 'rice-suite[{extra}]'") from error
 
 
-def nearest(name: str, known: Iterable[str], count: int = 3) -> str:
+@contextlib.contextmanager
+def os_errors_as(what: str) -> Iterator[None]:
+    """An OSError inside becomes a RiceError: `what`, and the system's own words."""
+    try:
+        yield
+    except OSError as error:
+        raise RiceError(f"{what}: {error.strerror or error}") from error
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
     """' Did you mean a, b?' for an error message, or an empty string when nothing is near."""
-    matches = difflib.get_close_matches(name, list(known), n=count, cutoff=0.5)
+    matches = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)
     return f" Did you mean {', '.join(matches)}?" if matches else ""

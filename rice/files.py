@@ -1,6 +1,7 @@
 """Atomic writes, safe paths, hashes: the only module that renames, and the only one that resolves foreign paths."""
 
 import contextlib
+import functools
 import glob
 import hashlib
 import json
@@ -25,19 +26,9 @@ def atomic_write(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
 
     A reader sees the old file or the whole new one, whenever the writer is killed. On an exception nothing changes.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    try:
-        with os.fdopen(descriptor, mode, encoding=None if "b" in mode else "utf-8") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())  # noqa: PTH101 - mkstemp creates 0600
-        os.replace(temporary, path)  # noqa: PTH105
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)  # noqa: PTH108
-        raise
+    encoding = None if "b" in mode else "utf-8"
+    with atomic_path(path) as temporary, temporary.open(mode, encoding=encoding) as file:
+        yield file
 
 
 @contextlib.contextmanager
@@ -51,7 +42,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
         yield temporary
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
-        temporary.chmod(0o666 & ~_umask())
+        temporary.chmod(0o666 & ~_umask())  # mkstemp creates 0600
         os.replace(temporary, path)  # noqa: PTH105
     except BaseException:
         temporary.unlink(missing_ok=True)
@@ -64,8 +55,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
     If another writer finished `path` first, its folder stays and ours is dropped: both must hold the same content.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp"))
+    temporary = temporary_folder(path)
     try:
         yield temporary
         temporary.chmod(0o777 & ~_umask())
@@ -132,6 +122,29 @@ def read_json(path: Path, object_hook: Callable[[dict[str, Any]], Any] | None = 
         raise RiceError(f"{path} is not valid JSON: {error}") from error
 
 
+def read_object(path: Path) -> dict[str, Any]:
+    """Parse a JSON file that holds an object. Errors: RiceError, as `read_json`; another value."""
+    value = read_json(path)
+    if not isinstance(value, dict):
+        raise RiceError(f"expected a JSON object in {path}, got {type(value).__name__}")
+    return value
+
+
+@contextlib.contextmanager
+def open_safetensors(path: Path, framework: str = "pt") -> Iterator[Any]:
+    """`safetensors.safe_open` on the CPU. Errors: RiceError naming a file that is missing, cut off or no safetensors.
+
+    "numpy" reads headers without importing torch.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework=framework) as file:
+            yield file
+    except (SafetensorError, OSError) as error:
+        raise RiceError(f"{path} is not a readable safetensors file: {error}") from error
+
+
 def safe_join(root: Path, relative: str) -> Path:
     """`root / relative` for a name that came from outside, e.g. COCO's `file_name`.
 
@@ -151,6 +164,17 @@ def sha256_file(path: Path) -> str:
     """Hex SHA-256 of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sha256_unchanged(path: Path) -> str:
+    """`sha256_file`, computed once per process for as long as the file's size and time stay: some have gigabytes."""
+    status = path.stat()
+    return _sha256_of_state(path.resolve(), status.st_size, status.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=4096)
+def _sha256_of_state(path: Path, _size: int, _modified: int) -> str:
+    return sha256_file(path)
 
 
 def sha256_json(value: Any) -> str:

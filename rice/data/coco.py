@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 
 from rice.data.coco_json import Box, CocoAnnotation, CocoCategory, CocoImage, parse_coco
-from rice.data.picture import open_picture
+from rice.data.picture import open_picture, turned
 from rice.data.segmentation import Mask, decode_segmentation
 from rice.data.splits import Roles, SplitFiles, find_splits, fingerprint, role, scan
 from rice.data.voc import parse_voc
@@ -37,8 +37,6 @@ __all__ = [
 
 IGNORE = 65_535
 """Value of pixels in `semantic_map` that belong to a crowd and to no single instance."""
-
-_EXIF_ORIENTATION = 0x0112
 
 
 def open_split(root: Path, split: str | None = None) -> "CocoSplit":
@@ -92,10 +90,8 @@ class CocoSplit:
         Errors: RiceError naming the file: not a picture, damaged, or of another size than annotated.
         """
         record = self.images[index]
-        picture = open_picture(record.path)
         expected = (record.width, record.height)
-        if picture.size != expected and picture.getexif().get(_EXIF_ORIENTATION, 1) != 1:
-            picture = ImageOps.exif_transpose(picture)
+        picture = turned(open_picture(record.path), expected)
         if picture.size != expected:
             says = self.files.describing(record.file_name)
             raise RiceError(

@@ -13,12 +13,12 @@ import numpy as np
 import simplejpeg  # type: ignore[import-untyped]
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate
 
 from rice.data.jpeg_window import cut
-from rice.data.picture import DECODER_ERRORS
+from rice.data.picture import DECODER_ERRORS, turned
 from rice.data.regions import Crop
 
 Pixels = NDArray[np.uint8]
@@ -29,7 +29,6 @@ _COLOURS = ("YCbCr", "RGB", "Gray")
 """The others, of four channels, are Pillow's."""
 _MOST_PIXELS = 178_956_970
 """Above it Pillow refuses a picture as a decompression bomb."""
-_EXIF_ORIENTATION = 0x0112
 
 
 class DamagedPictureError(Exception):
@@ -89,10 +88,7 @@ def _decode_jpeg(data: bytes, frame: tuple[int, int], crop: Crop, reduction: int
 def _open(data: bytes, frame: tuple[int, int]) -> Image.Image:
     try:
         with Image.open(io.BytesIO(data)) as picture:
-            if picture.size != frame and picture.getexif().get(_EXIF_ORIENTATION, 1) != 1:
-                upright = ImageOps.exif_transpose(picture) if picture.size == frame[::-1] else picture
-            else:
-                upright = picture
+            upright = turned(picture, frame)
             if upright.size != frame:
                 raise DamagedPictureError(
                     f"expected {frame[0]}x{frame[1]} pixels, got {upright.width}x{upright.height}"

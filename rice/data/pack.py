@@ -16,7 +16,7 @@ from rice.data.coco import CocoImage, CocoSplit, find_splits, open_split, role
 from rice.data.coco_sample import sample_of, shrunk
 from rice.data.decode import DamagedPictureError, decode_picture
 from rice.data.shards import DATASET, DatasetInfo, Sample, ShardInfo, finished_shard, write_dataset, write_shard
-from rice.errors import RiceError
+from rice.errors import RiceError, os_errors_as
 from rice.files import atomic_write, leftovers, read_json, sha256_json
 from rice.progress import BarProgress, Progress
 
@@ -25,7 +25,14 @@ QUARANTINE = "quarantine.jsonl"
 
 @dataclass(frozen=True, kw_only=True)
 class PackConfig:
-    """What becomes of a data set; see `pack`."""
+    """What becomes of a data set.
+
+    Args:
+        samples_per_shard: Pictures in each tar.
+        min_edge: Leave out regions with an edge shorter than this many pixels (the paper: 128).
+        short_edge: Shrink pictures whose shorter edge is longer than this, in pixels, and store them as JPEG of
+            quality 90. 1.7 times the size to train at keeps every crop sharp.
+    """
 
     samples_per_shard: int = 1000
     min_edge: int = 1
@@ -43,9 +50,7 @@ def pack(
     *,
     out: Path,
     split: str | None = None,
-    samples_per_shard: int = 1000,
-    min_edge: int = 1,
-    short_edge: int | None = None,
+    config: Annotated[PackConfig, tyro.conf.arg(name="")] = PackConfig(),
 ) -> None:
     """Turn a data set in COCO's layout into shards that `rice train` reads: boxes, with their category as label.
 
@@ -63,12 +68,8 @@ def pack(
         coco: Folder of the data set, in COCO's or Roboflow's layout.
         out: Folder to write the shards to.
         split: Which split; the one to train on where it is not given.
-        samples_per_shard: Pictures in each tar.
-        min_edge: Leave out regions with an edge shorter than this many pixels (the paper: 128).
-        short_edge: Shrink pictures whose shorter edge is longer than this, in pixels, and store them as JPEG of
-            quality 90. 1.7 times the size to train at keeps every crop sharp.
+        config: How.
     """
-    config = PackConfig(samples_per_shard=samples_per_shard, min_edge=min_edge, short_edge=short_edge)
     splits = find_splits(coco)
     data = open_split(coco, split or (role(splits).train if len(splits) > 1 else None))
     info, damaged = pack_split(data, out, config, BarProgress())
@@ -158,11 +159,10 @@ def _shard(
 
 def _samples(images: Sequence[CocoImage], config: PackConfig, damaged: list[dict[str, str]]) -> Iterator[Sample]:
     for image in images:
-        try:
+        with os_errors_as(f"cannot read {image.path}"):
             content = image.path.read_bytes()
+        try:
             pixels = decode_picture(content, (image.width, image.height))
-        except OSError as error:
-            raise RiceError(f"cannot read {image.path}: {error.strerror or error}") from error
         except DamagedPictureError as error:
             damaged.append({"picture": image.file_name, "reason": str(error)})
             continue

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from rice.errors import RiceError
-from rice.files import read_json, sha256_file
+from rice.errors import RiceError, os_errors_as
+from rice.files import read_json, sha256_file, sha256_unchanged
 
 _ROBOFLOW = "_annotations.coco.json"
 _LISTS = Path("ImageSets", "Main")
@@ -160,23 +160,12 @@ def fingerprint(files: SplitFiles) -> str:
     """
     digest = hashlib.sha256()
     if not files.annotations.is_dir():
-        digest.update(_sha256(files.annotations).encode())
+        digest.update(sha256_unchanged(files.annotations).encode())  # COCO's has 450 MB, and a sweep asks once a cell
     for folder in files.xml:
         digest.update(_sha256_xml(folder).encode())
     for name, entry in _by_name(files.folder):
         digest.update(f"{name}\0{entry.stat().st_size}\0".encode(errors="surrogateescape"))
     return digest.hexdigest()
-
-
-def _sha256(path: Path) -> str:
-    stat = path.stat()
-    return _sha256_once(path, stat.st_size, stat.st_mtime_ns)
-
-
-@functools.lru_cache(maxsize=64)
-def _sha256_once(path: Path, size: int, modified: int) -> str:
-    """COCO's file has 450 MB, and a sweep asks once a cell."""
-    return sha256_file(path)
 
 
 def _sha256_xml(folder: Path) -> str:
@@ -204,11 +193,8 @@ def _by_name(folder: Path) -> list[tuple[str, "os.DirEntry[str]"]]:
 
 def scan(folder: Path, prefix: str = "") -> Iterator[tuple[str, "os.DirEntry[str]"]]:
     """(relative name with slashes, entry) of every visible file; links are not followed out of `folder`'s own tree."""
-    try:
-        with os.scandir(folder) as entries:
-            found = [entry for entry in entries if not entry.name.startswith(".")]
-    except OSError as error:
-        raise RiceError(f"cannot list the image folder {folder}: {error.strerror or error}") from error
+    with os_errors_as(f"cannot list the image folder {folder}"), os.scandir(folder) as entries:
+        found = [entry for entry in entries if not entry.name.startswith(".")]
     for entry in found:
         if entry.is_dir(follow_symlinks=False):
             yield from scan(Path(entry.path), f"{prefix}{entry.name}/")

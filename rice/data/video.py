@@ -16,13 +16,12 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from rice.data.picture import open_picture
+from rice.data.picture import PICTURES, open_upright
 from rice.errors import RiceError
 from rice.files import atomic_path
 
 Image_HW3 = NDArray[np.uint8]
 
-PICTURES = (".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
 _X264 = {"crf": "18", "preset": "medium"}  # visually lossless
 _KEY_FRAME_S = 2  # a browser seeks to key frames
 _BT709 = 1  # the same number for the matrix, the primaries and the transfer curve
@@ -246,6 +245,4 @@ def _seconds_missing(container: Any, stream: Any, packets: int, end: int) -> flo
 
 def read_frame(path: Path) -> Image_HW3:
     """A picture as upright RGB. Errors: RiceError naming a file that is missing or damaged."""
-    from PIL import ImageOps
-
-    return np.asarray(ImageOps.exif_transpose(open_picture(path)).convert("RGB"))
+    return np.asarray(open_upright(path))

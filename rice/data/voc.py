@@ -19,10 +19,10 @@ from xml.etree import ElementTree
 from xml.parsers import expat
 
 from rice.data.coco_json import MAX_EDGE, Box, CocoAnnotation, CocoCategory, CocoFile, CocoImage
+from rice.data.picture import PICTURES
 from rice.data.splits import SplitFiles, read_lines, scan, stem
-from rice.errors import RiceError
+from rice.errors import RiceError, os_errors_as
 
-_PICTURES = {".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 _LARGEST = 1e9
 
@@ -76,7 +76,7 @@ def _listed(files: SplitFiles, documents: Mapping[str, object]) -> list[str]:
 def _pictures(folder: Path) -> dict[str, list[str]]:
     pictures: dict[str, list[str]] = {}
     for name, _ in scan(folder):
-        if PurePosixPath(name).suffix.lower() in _PICTURES:
+        if PurePosixPath(name).suffix.lower() in PICTURES:
             pictures.setdefault(stem(name), []).append(name)
     return pictures
 
@@ -104,10 +104,10 @@ def _read(path: Path) -> ElementTree.Element:
         _fail(path, "expected XML without a DOCTYPE; remove it")
 
     parser.StartDoctypeDeclHandler = refuse
+    with os_errors_as(f"cannot read {path}"):
+        content = path.read_bytes()
     try:
-        parser.Parse(path.read_bytes(), True)
-    except OSError as error:
-        raise RiceError(f"cannot read {path}: {error.strerror or error}") from error
+        parser.Parse(content, True)
     except (expat.ExpatError, LookupError, ValueError) as error:  # the latter two: encodings that Python has not
         raise RiceError(f"{path} is not valid XML: {error}") from error
     root = builder.close()

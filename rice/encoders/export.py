@@ -14,10 +14,10 @@ from transformers.models.auto.modeling_auto import MODEL_MAPPING_NAMES
 from rice.encoders.base import Encoder
 from rice.encoders.hf_config import CONFIG, PROCESSOR
 from rice.encoders.processor import processor_json
+from rice.encoders.region_checkpoint import attach, save_rice
 from rice.errors import RiceError
 from rice.files import atomic_folder, write_json
-from rice.model import checkpoint
-from rice.model.region_checkpoint import attach, save_region
+from rice.model.region import RiceModel
 from rice.model.vit import ViT
 
 _EXPORTABLE = "our own ViT, towers of transformers that AutoModel knows, and plain open_clip ViTs"
@@ -41,7 +41,7 @@ _OPEN_CLIP_MODULES = {
 def export(encoder: Encoder, to: Path, *, region: Path | None = None) -> None:
     """Write config.json, model.safetensors and preprocessor_config.json into the new folder `to`, all or nothing.
 
-    `region`: a file of region layers (`rice.model.region_checkpoint`) that is kept beside them.
+    `region`: a file of region layers (`rice.encoders.region_checkpoint`) that is kept beside them.
     The processor makes pictures of the encoder's size. An open_clip tower keeps its hidden states and its pooled class
     token; CLIPVisionModel leaves the norm of the patches (`post_layernorm`) to its user, where open_clip applies it.
     Errors: RiceError when `to` exists and is not an empty folder, or transformers has no class for this tower.
@@ -49,18 +49,16 @@ def export(encoder: Encoder, to: Path, *, region: Path | None = None) -> None:
     if to.exists() and (not to.is_dir() or any(to.iterdir())):
         raise RiceError(f"expected a new or empty folder as --to, {to} exists; name another one or remove it")
     tower = _transformers_tower(encoder)
-    model = None if region is None else attach(tower, region)
+    if region is not None:
+        tower = attach(tower, region)
     with atomic_folder(to) as folder:
-        if isinstance(tower, ViT):
-            checkpoint.save(tower, folder, image_size=encoder.spec.native_size)
-            if model is not None:
-                save_region(model, folder)
-        else:
-            tower.save_pretrained(folder)
-            for weights in folder.glob("*.safetensors"):  # which safetensors lets nobody else read
-                weights.chmod((folder / CONFIG).stat().st_mode)
-        model_type = "" if isinstance(tower, ViT) else tower.config.model_type
-        write_json(folder / PROCESSOR, processor_json(encoder.spec, model_type))
+        if isinstance(tower, ViT | RiceModel):
+            save_rice(tower, folder, encoder.spec)
+            return
+        tower.save_pretrained(folder)
+        for weights in folder.glob("*.safetensors"):  # which safetensors lets nobody else read
+            weights.chmod((folder / CONFIG).stat().st_mode)
+        write_json(folder / PROCESSOR, processor_json(encoder.spec, tower.config.model_type))
 
 
 def _transformers_tower(encoder: Encoder) -> Any:

@@ -17,7 +17,6 @@ from rice.encoders.hf_config import describe, tower_of
 from rice.encoders.hf_extract import extract
 from rice.encoders.hf_families import FAMILIES, Family
 from rice.encoders.hf_names import from_published
-from rice.encoders.hub import cached_revision
 from rice.encoders.loaded import Loaded, seeded_init
 from rice.encoders.spec import EncoderSpec
 from rice.encoders.weights import Source, open_checkpoint, pick, place
@@ -45,8 +44,7 @@ def load_architecture(
         with seeded_init():
             return Loaded(build(architecture), spec, extract)
     module = _load(architecture, source, allow_pickle)
-    revision = cached_revision(source.place) if source.kind == "hub" else None
-    return Loaded(module, replace(spec, revision=revision), extract)
+    return Loaded(module, replace(spec, revision=source.revision()), extract)
 
 
 def build(architecture: Mapping[str, Any]) -> nn.Module:

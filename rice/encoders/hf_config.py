@@ -14,12 +14,12 @@ from rice.encoders.hub import find
 from rice.encoders.spec import EncoderSpec, Interpolation, Preprocessing, Resize
 from rice.encoders.weights import Source, place
 from rice.errors import RiceError
-from rice.files import read_json
+from rice.files import read_object
 
 CONFIG = "config.json"
 PROCESSOR = "preprocessor_config.json"
-# PIL's resampling numbers, as processor files write them.
-_RESAMPLE: dict[int, Interpolation] = {1: "lanczos", 2: "bilinear", 3: "bicubic"}
+RESAMPLE: dict[Interpolation, int] = {"lanczos": 1, "bilinear": 2, "bicubic": 3}
+"""PIL's numbers, as processor files write them."""
 
 
 @dataclass(frozen=True)
@@ -38,14 +38,14 @@ def tower_of(target: str) -> dict[str, Any]:
     path = _file(place(target), CONFIG)
     if path is None:
         raise RiceError(f"expected a {CONFIG} in {target}; for a bare weights file name its architecture: a zoo entry")
-    return tower_config(_object(path), f"{target}/{CONFIG}")
+    return tower_config(read_object(path), f"{target}/{CONFIG}")
 
 
 def describe(target: str) -> EncoderSpec:
     """The spec of the tower at `REPO_OR_PATH`; only its two JSON files are read."""
     config = tower_of(target)
     path = _file(place(target), PROCESSOR)
-    processor = None if path is None else read_processor(_object(path), FAMILIES[config["model_type"]], path)
+    processor = None if path is None else read_processor(read_object(path), FAMILIES[config["model_type"]], path)
     name = f"hf:{target}"
     return spec_from_config(config, name=name, source=name, where=f"{target}/{CONFIG}", processor=processor)
 
@@ -115,7 +115,8 @@ def read_processor(config: Mapping[str, Any], family: Family, path: Path) -> Pro
 
 def _geometry(config: Mapping[str, Any], family: Family, path: Path) -> tuple[Preprocessing, int | None]:
     default = family.preprocessing
-    interpolation = _RESAMPLE.get(config.get("resample", -1), default.interpolation)
+    stated = {number: name for name, number in RESAMPLE.items()}
+    interpolation = stated.get(config.get("resample", -1), default.interpolation)
     if family.native_size is not None or "max_num_patches" in config or not config.get("size"):
         return replace(default, interpolation=interpolation), None
     edge, resize = _edge(config["size"], default.resize, path)
@@ -174,10 +175,3 @@ def _triple(value: Any, key: str, path: Path) -> Triple:
     if not isinstance(value, (list, tuple)) or len(value) != 3 or not all(isinstance(v, (int, float)) for v in value):
         raise RiceError(f"expected three numbers as {key} in {path}, got {value!r}")
     return (float(value[0]), float(value[1]), float(value[2]))
-
-
-def _object(path: Path) -> dict[str, Any]:
-    value = read_json(path)
-    if not isinstance(value, dict):
-        raise RiceError(f"expected a JSON object in {path}, got {type(value).__name__}")
-    return value

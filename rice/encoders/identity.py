@@ -15,12 +15,11 @@ from rice.encoders.load import split, zoo_weights
 from rice.encoders.spec import EncoderReference
 from rice.encoders.weights import INIT_SEED, PUBLISHED, Source, pick, place, plain, weight_files
 from rice.encoders.zoo import ZOO
-from rice.files import sha256_file, sha256_json
+from rice.files import sha256_json, sha256_unchanged
 
 # What of a zoo entry's spec changes numbers; a corrected note or licence does not.
 _FACTS = ("source", "revision", "patch", "width", "mean", "std", "norm", "preprocessing")
 _DESCRIPTIONS = (CONFIG, PROCESSOR)
-_hashes: dict[tuple[str, int, int], str] = {}
 
 
 def fingerprint(reference: EncoderReference, weights: str | None = PUBLISHED) -> str:
@@ -38,7 +37,8 @@ def fingerprint(reference: EncoderReference, weights: str | None = PUBLISHED) ->
         facts = {key: spec[key] for key in _FACTS} | {"architecture": dict(entry.architecture)}
         default_layer, values = entry.spec.layer, _values(zoo_weights(entry, weights))
     elif source in ("own", "module"):
-        facts, default_layer = {"code": _hash(_code_file(source, target))}, -1
+        file = registry.source_file(target) if source == "module" else registry.code_file(target)
+        facts, default_layer = {"code": sha256_unchanged(file)}, -1
         values = _values(pick(weights, Source("local"), target)) if weights != PUBLISHED else PUBLISHED
     else:
         facts, default_layer = {"name": _portable(source, target)}, -1
@@ -62,7 +62,7 @@ def _values(source: Source) -> Any:
     if source.kind == "hub":
         return {"repo": source.place}
     files = weight_files(Path(source.place))
-    return [_hash(file) for file in files] + _descriptions(source)
+    return [sha256_unchanged(file) for file in files] + _descriptions(source)
 
 
 def _descriptions(source: Source) -> list[str]:
@@ -71,24 +71,9 @@ def _descriptions(source: Source) -> list[str]:
         return [source.place]
     path = Path(source.place)
     folder = path if path.is_dir() else path.parent
-    return [_hash(folder / name) for name in _DESCRIPTIONS if (folder / name).is_file()]
+    return [sha256_unchanged(folder / name) for name in _DESCRIPTIONS if (folder / name).is_file()]
 
 
 def _portable(source: str, target: str) -> str:
     """A folder's content counts, not where it lies."""
     return source if source in ("rice", "hf") and Path(target).exists() else f"{source}:{target}"
-
-
-def _code_file(source: str, target: str) -> Path:
-    if source == "module":
-        return registry.source_file(target)
-    return registry.code_file(target)
-
-
-def _hash(path: Path) -> str:
-    """SHA-256 of a file, computed once per process as long as its size and time stay."""
-    status = path.stat()
-    key = (str(path.resolve()), status.st_size, status.st_mtime_ns)
-    if key not in _hashes:
-        _hashes[key] = sha256_file(path)
-    return _hashes[key]

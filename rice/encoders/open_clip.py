@@ -17,7 +17,6 @@ from torch import Tensor, nn
 
 from rice.encoders import timm as timm_models
 from rice.encoders.base import Features
-from rice.encoders.hub import cached_revision
 from rice.encoders.loaded import Loaded, as_map, seeded_init
 from rice.encoders.spec import CLIP_MEAN, CLIP_STD, EncoderSpec, Preprocessing
 from rice.encoders.weights import Source, open_checkpoint, pick
@@ -43,8 +42,7 @@ def load_architecture(
         module = build(architecture)
     if checkpoint is not None:
         timm_models.fill(module, checkpoint.read(checkpoint.prefix(_ANCHORS)), checkpoint.label)
-    revision = cached_revision(source.place) if source.kind == "hub" else None
-    return Loaded(module, replace(spec, revision=revision), extract)
+    return Loaded(module, replace(spec, revision=source.revision()), extract)
 
 
 def build(architecture: Mapping[str, Any]) -> nn.Module:

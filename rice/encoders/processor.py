@@ -2,9 +2,8 @@
 
 from typing import Any
 
+from rice.encoders.hf_config import RESAMPLE
 from rice.encoders.spec import EncoderSpec
-
-_RESAMPLE = {"lanczos": 1, "bilinear": 2, "bicubic": 3}  # PIL's numbers, as processor files write them
 
 
 def processor_json(spec: EncoderSpec, model_type: str = "") -> dict[str, Any]:
@@ -15,7 +14,7 @@ def processor_json(spec: EncoderSpec, model_type: str = "") -> dict[str, Any]:
     facts = {
         "do_convert_rgb": True,
         "do_resize": True,
-        "resample": _RESAMPLE[spec.preprocessing.interpolation],
+        "resample": RESAMPLE[spec.preprocessing.interpolation],
         "do_rescale": True,
         "rescale_factor": 1 / 255,
         "do_normalize": True,

@@ -12,21 +12,21 @@ from typing import Any, Literal, NamedTuple, cast
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 from torch.nn.functional import layer_norm, normalize
 from torchvision.transforms.v2.functional import pil_to_tensor
 from tyro.conf import Positional
 
-from rice.data.picture import open_picture
+from rice.data.picture import open_upright
 from rice.encoders.base import Encoder
 from rice.encoders.commands import region_file
 from rice.encoders.load import load_encoder
+from rice.encoders.region_checkpoint import attach
 from rice.encoders.spec import EncoderSpec
 from rice.errors import RiceError
 from rice.files import atomic_path, read_json, write_json
 from rice.model.region import roi_mean
-from rice.model.region_checkpoint import attach
 from rice.model.vit import ViT
 
 Pool = Literal["layers", "roi_align"]
@@ -71,7 +71,7 @@ def regions(
     """
     _check_suffix("--out", out, _FORMATS)
     _check_suffix("--picture", picture, _PICTURES)
-    upright = ImageOps.exif_transpose(open_picture(image)).convert("RGB")
+    upright = open_upright(image)
     found = read_boxes(boxes, upright.size)
     embeddings_ND = embed(upright, found.corners, encoder, pool, device).cpu().numpy()
     similarity_NN = embeddings_ND @ embeddings_ND.T

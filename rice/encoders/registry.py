@@ -125,9 +125,7 @@ def resolve(target: str) -> Any:
     module_name, _, attribute = target.partition(":")
     with _working_directory():
         if _find(module_name) is None:
-            raise RiceError(
-                f"no module {module_name!r} on the path or in {Path.cwd()}; expected an encoder module:attr"
-            )
+            raise _no_module(module_name)
         module = importlib.import_module(module_name)
     found = getattr(module, attribute, None)
     if found is None:

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from rice.encoders.hf_config import CONFIG, PROCESSOR, ProcessorFacts, read_processor
 from rice.encoders.hf_families import FAMILIES
-from rice.encoders.hub import cached_revision, find
+from rice.encoders.hub import find
 from rice.encoders.spec import EncoderSpec, vit_spec
 from rice.encoders.weights import PUBLISHED, Source, open_checkpoint, pick, place, weight_files
 from rice.errors import RiceError
-from rice.files import read_json
+from rice.files import open_safetensors, read_object
 from rice.model.config import ViTConfig, from_json
 from rice.model.names import config_of, detect
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from rice.encoders.loaded import Loaded
 
 REGION = "region.safetensors"
-"""Trained region layers; see `rice.model.region_checkpoint`."""
+"""Trained region layers; see `rice.encoders.region_checkpoint`."""
 _FAMILY = FAMILIES["mlcd_vision_model"]
 
 
@@ -56,8 +56,7 @@ def load_config(config: ViTConfig, spec: EncoderSpec, source: Source, *, allow_p
     published = open_checkpoint(source, allow_pickle=allow_pickle)
     scheme, prefix = detect(published.shards, published.label)
     state = checkpoint.from_published(published.read(prefix), scheme, config, origin=published.label)
-    revision = cached_revision(source.place) if source.kind == "hub" else None
-    return Loaded(checkpoint.build(config, state), replace(spec, revision=revision), extract)
+    return Loaded(checkpoint.build(config, state), replace(spec, revision=source.revision()), extract)
 
 
 def build(config: ViTConfig) -> "nn.Module":
@@ -105,19 +104,19 @@ def read_config(target: str) -> ViTConfig:
     holds another architecture.
     """
     file = beside(target, CONFIG)
-    return _config_of_header(target) if file is None else from_json(_object(file), origin=str(file))
+    return _config_of_header(target) if file is None else from_json(read_object(file), origin=str(file))
 
 
 def _states_size(target: str) -> bool:
     file = beside(target, CONFIG)
-    content = {} if file is None else _object(file)
+    content = {} if file is None else read_object(file)
     return bool(content.get("vision_config", content).get("image_size"))
 
 
 def _processor(target: str) -> ProcessorFacts:
     file = beside(target, PROCESSOR)
     if file is not None:
-        return read_processor(_object(file), _FAMILY, file)
+        return read_processor(read_object(file), _FAMILY, file)
     note = f"no {PROCESSOR}: CLIP's mean, std and resizing, as MLCD and RICE were published"
     return ProcessorFacts(_FAMILY.mean, _FAMILY.std, _FAMILY.preprocessing, None, note)
 
@@ -146,19 +145,7 @@ def _config_of_header(target: str) -> ViTConfig:
 
 
 def _shapes(file: Path) -> dict[str, tuple[int, ...]]:
-    from safetensors import SafetensorError, safe_open
-
     if file.suffix != ".safetensors":
         raise RiceError(f"expected a {CONFIG} beside {file}: a pickle does not state shapes before it is loaded")
-    try:
-        with safe_open(file, framework="numpy") as header:
-            return {name: tuple(header.get_slice(name).get_shape()) for name in header.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise RiceError(f"{file} is not a readable safetensors file: {error}") from error
-
-
-def _object(file: Path) -> dict[str, Any]:
-    value = read_json(file)
-    if not isinstance(value, dict):
-        raise RiceError(f"expected a JSON object in {file}, got {type(value).__name__}")
-    return value
+    with open_safetensors(file, "numpy") as header:
+        return {name: tuple(header.get_slice(name).get_shape()) for name in header.keys()}  # noqa: SIM118

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 
 from rice.encoders.base import Features
-from rice.encoders.hub import cached_revision
 from rice.encoders.loaded import Loaded, as_map, seeded_init
 from rice.encoders.spec import EncoderSpec, Interpolation, Preprocessing
 from rice.encoders.weights import Source, open_checkpoint, pick
@@ -32,8 +31,7 @@ def load(target: str, weights: str | None, *, allow_pickle: bool = False) -> Loa
         module = build(target)
     if checkpoint is not None:
         fill(module, _converted(module, checkpoint.read()), checkpoint.label)
-    revision = cached_revision(source.place) if source.kind == "hub" else None
-    return Loaded(module, replace(spec, revision=revision), extract)
+    return Loaded(module, replace(spec, revision=source.revision()), extract)
 
 
 def build(name: str) -> nn.Module:

@@ -7,10 +7,10 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from rice.errors import RiceError
-from rice.files import read_json, safe_join
+from rice.files import open_safetensors, read_json, safe_join
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,6 +34,12 @@ class Source:
 
     def __str__(self) -> str:
         return self.place or self.kind
+
+    def revision(self) -> str | None:
+        """The commit of a repository of the hub that this machine holds, where it is known."""
+        from rice.encoders.hub import cached_revision
+
+        return cached_revision(self.place) if self.kind == "hub" else None
 
 
 def plain(weights: str | None) -> str | None:
@@ -164,7 +170,7 @@ def _weight_map(index: Path) -> dict[str, str]:
 def _names(path: Path) -> list[str]:
     if path.suffix in _PICKLE_SUFFIXES:
         return list(_unpickle(path))
-    with _safe_open(path) as file:
+    with open_safetensors(path) as file:
         return list(file.keys())
 
 
@@ -173,18 +179,9 @@ def _read(path: Path, names: list[str]) -> "Iterable[tuple[str, Tensor]]":
         tensors = _unpickle(path)
         yield from ((name, tensors[name]) for name in names)
         return
-    with _safe_open(path) as file:
+    with open_safetensors(path) as file:
         for name in names:
             yield name, file.get_tensor(name)
-
-
-def _safe_open(path: Path) -> Any:
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        return safe_open(path, framework="pt", device="cpu")
-    except (SafetensorError, OSError) as error:
-        raise RiceError(f"{path} is not a readable safetensors file: {error}") from error
 
 
 def _unpickle(path: Path) -> "dict[str, Tensor]":

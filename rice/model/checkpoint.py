@@ -43,13 +43,13 @@ def from_published(
     return state
 
 
-def to_published(module: ViT, scheme: Scheme = MLCD, prefix: str = "") -> dict[str, Tensor]:
+def to_published(module: ViT, scheme: Scheme = MLCD) -> dict[str, Tensor]:
     """The tower's tensors under published names: 391 of them for L/14 in MLCD's form."""
     published: dict[str, Tensor] = {}
     for ours, value in module.state_dict().items():
         names = scheme.published(ours)
         pieces = value.chunk(len(names)) if names else ()
-        published |= {prefix + name: piece.contiguous() for name, piece in zip(names, pieces, strict=True)}
+        published |= {name: piece.contiguous() for name, piece in zip(names, pieces, strict=True)}
     return published
 
 
@@ -61,12 +61,12 @@ def build(config: ViTConfig, state: Mapping[str, Tensor]) -> ViT:
     return module.eval()
 
 
-def save(module: ViT, folder: Path, *, image_size: int | None = None, prefix: str = "") -> None:
+def save(module: ViT, folder: Path, *, image_size: int | None = None) -> None:
     """Write `config.json` and `model.safetensors` into `folder`, in MLCD's form: `transformers.AutoModel` reads it.
 
     `image_size`: what the configuration shall state, in pixels, where it is not the tower's own.
     """
-    tensors = {name: value.detach().cpu() for name, value in to_published(module, prefix=prefix).items()}
+    tensors = {name: value.detach().cpu() for name, value in to_published(module).items()}
     config = replace(module.config, image_size=image_size or module.config.image_size)
     dtype = str(next(iter(tensors.values())).dtype).removeprefix("torch.")
     with atomic_path(folder / WEIGHTS) as file:

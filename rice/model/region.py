@@ -7,7 +7,7 @@ the patches whose cells its box overlaps, two layers follow the tower, and the t
 """
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
@@ -21,8 +21,6 @@ from rice.model.vit import MLP, ViT
 
 Query = Literal["cls", "roi_align", "learned"]
 Form = Literal["reference", "absorbed"]
-
-_QUERIES = ("cls", "roi_align", "learned")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,8 +41,8 @@ class RegionConfig:
         """Errors: RiceError for negative numbers, unknown queries, and a learned one without layers."""
         if self.layers < 0 or self.heads < 0:
             raise RiceError(f"expected layers >= 0 and heads >= 0, got layers={self.layers}, heads={self.heads}")
-        if self.query not in _QUERIES:
-            raise RiceError(f"expected a query of {', '.join(_QUERIES)}, got {self.query!r}")
+        if self.query not in get_args(Query):
+            raise RiceError(f"expected a query of {', '.join(get_args(Query))}, got {self.query!r}")
         if self.query == "learned" and self.layers == 0:
             raise RiceError("expected at least one region layer with query='learned': alone it looks at no picture")
 

@@ -11,11 +11,9 @@ from torch import Tensor, nn
 from torch.nn.functional import gelu, scaled_dot_product_attention
 
 from rice.errors import RiceError
-from rice.model.config import B16, BIGG14, L14, TINY16, ViTConfig
+from rice.model.config import ViTConfig
 from rice.model.linear import Linear
 from rice.model.rope import Grid, rotate, turns
-
-__all__ = ["B16", "BIGG14", "L14", "TINY16", "ViT", "ViTConfig", "ViTOutput"]
 
 
 class ViTOutput(NamedTuple):

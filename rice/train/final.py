@@ -7,24 +7,22 @@
 Only safetensors: it may be shared. A later stage starts from it, on any number of ranks.
 """
 
-import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from torch.distributed.tensor import DTensor
 
+from rice.encoders.region_checkpoint import load_rice, load_vit, save_rice
 from rice.errors import RiceError
-from rice.files import publish_folder, remove_folder, temporary_folder
+from rice.files import open_safetensors, publish_folder, remove_folder, temporary_folder
 from rice.loss import CenterBank
 from rice.model.region import RiceModel
-from rice.model.region_checkpoint import load_rice, load_vit, save_rice
 from rice.model.vit import ViT
 from rice.train.agree import lead, settle
 from rice.train.config import TrainConfig
@@ -79,7 +77,7 @@ def load_centers(bank: CenterBank, folder: Path) -> None:
     found = sorted(folder.glob(f"centers-{bank.name}-*.safetensors"))
     own, done = local(bank.state()["weight"]), 0
     for file in found:
-        with _opened(file) as content:
+        with open_safetensors(file) as content:
             rows = content.get_slice("weight")
             metadata = content.metadata() or {}
             first, shape = int(metadata.get("first", "-1")), (int(metadata.get("classes", "0")), rows.get_shape()[1])
@@ -114,12 +112,3 @@ def _write_tower(learner: Learner, state: Mapping[str, Tensor], folder: Path) ->
 def local(tensor: Tensor) -> Tensor:
     """This rank's rows, sharing memory with the bank."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
-
-
-@contextlib.contextmanager
-def _opened(file: Path) -> Iterator[Any]:
-    try:
-        with safe_open(file, framework="pt") as content:
-            yield content
-    except (SafetensorError, OSError) as error:
-        raise RiceError(f"{file} is not a readable safetensors file: {error}") from error

@@ -18,7 +18,7 @@ from typing import Any, Protocol, Self
 
 import torch
 
-from rice.errors import RiceError
+from rice.errors import RiceError, os_errors_as
 from rice.files import atomic_write
 
 Line = Mapping[str, Any]
@@ -88,14 +88,14 @@ class JsonLines:
     def __init__(self, path: Path, start: int) -> None:
         self._path = path
         kept = list(_before(path, start))
-        with _refused(path), atomic_write(path) as file:
+        with os_errors_as(f"cannot write {path}"), atomic_write(path) as file:
             file.writelines(kept)
         self._file = path.open("a", encoding="utf-8")
 
     def write(self, line: Line) -> None:
         """Whole lines only, each handed to the system at once."""
         text = json.dumps({name: _json_number(value) for name, value in line.items()}, allow_nan=False)
-        with _refused(self._path):
+        with os_errors_as(f"cannot write {self._path}"):
             self._file.write(text + "\n")
             self._file.flush()
 
@@ -178,7 +178,7 @@ def _before(path: Path, start: int) -> Iterator[str]:
     """The lines of steps before `start`; the last one may be half-written, by a killed run, and is dropped then."""
     if not path.exists():
         return
-    with _refused(path), path.open(encoding="utf-8", errors="replace") as file:
+    with os_errors_as(f"cannot read {path}"), path.open(encoding="utf-8", errors="replace") as file:
         for number, text in enumerate(file, 1):
             if not text.endswith("\n"):
                 return
@@ -194,11 +194,3 @@ def _before(path: Path, start: int) -> Iterator[str]:
 
 def _json_number(value: Any) -> Any:
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
-
-
-@contextmanager
-def _refused(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise RiceError(f"cannot write {path}: {error.strerror or error}") from error

@@ -11,10 +11,9 @@ Layout of the run's checkpoint folder:
 Resumption reads this folder and no other.
 """
 
-import contextlib
 import fcntl
 import shutil
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Mapping, MutableMapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +26,7 @@ from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner, Def
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import async_save
 
-from rice.errors import RiceError
+from rice.errors import RiceError, os_errors_as
 from rice.files import publish_folder, remove_folder, temporary_folder
 from rice.train import manifest
 from rice.train.agree import gather, lead, settle
@@ -60,21 +59,17 @@ class Checkpoints:
 
     identity: JSON that must be the same in the run that resumes: model, number of classes, data, seed.
     keep: how many of the last checkpoints stay.
-    group: the ranks that hold the state; None: all.
     Errors: RiceError where `folder` cannot be written or another run holds it.
     """
 
-    def __init__(
-        self, folder: Path, *, identity: Mapping[str, Any], keep: int = 3, group: dist.ProcessGroup | None = None
-    ) -> None:
+    def __init__(self, folder: Path, *, identity: Mapping[str, Any], keep: int = 3) -> None:
         if keep < 1:
             raise RiceError(f"expected to keep at least 1 checkpoint, got {keep}")
         self.folder = folder
         self._identity: dict[str, Any] = as_json(identity, "the run's identity")
         self._keep = keep
-        ranks = dist.get_process_group_ranks(group or dist.group.WORLD)
         # Two groups of their own: what the writing thread sends never meets the loop's messages, nor those of training.
-        self._group, self._writers = (cast(dist.ProcessGroup, dist.new_group(ranks, backend="gloo")) for _ in range(2))
+        self._group, self._writers = (cast(dist.ProcessGroup, dist.new_group(backend="gloo")) for _ in range(2))
         self._rank, self._world = dist.get_rank(self._group), dist.get_world_size(self._group)
         self._pending: _Pending | None = None
         self._lock: IO[str] | None = None
@@ -163,7 +158,7 @@ class Checkpoints:
         put(state, record["plain"])
 
     def _open(self) -> None:
-        with _named(f"cannot write checkpoints in {self.folder}"):
+        with os_errors_as(f"cannot write checkpoints in {self.folder}"):
             self.folder.mkdir(parents=True, exist_ok=True)
             # A record lock, not flock: data workers forked later do not inherit it, so that it ends with this process.
             self._lock = (self.folder / ".lock").open("w")
@@ -182,7 +177,7 @@ class Checkpoints:
             return None
         if complete and _step(complete[-1]) > step:
             raise RiceError(f"step {step} cannot be saved after {complete[-1]}, which is of a later step; remove that")
-        with _named(f"cannot write checkpoints in {self.folder}"):
+        with os_errors_as(f"cannot write checkpoints in {self.folder}"):
             return temporary_folder(path)
 
     def _outcome(self, pending: _Pending) -> None:
@@ -249,14 +244,6 @@ class Checkpoints:
 
 def _step(path: Path) -> int:
     return int(path.name.removeprefix(_PREFIX))
-
-
-@contextlib.contextmanager
-def _named(what: str) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise RiceError(f"{what}: {error.strerror or error}") from error
 
 
 def _plainly(error: CheckpointException, what: str, advice: str) -> Exception:

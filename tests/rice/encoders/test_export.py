@@ -270,7 +270,7 @@ def test_a_failed_export_leaves_nothing(own: Encoder, tmp_path: Path, monkeypatc
     def full(*_: Any, **__: Any) -> None:
         raise OSError("no space left on device")
 
-    monkeypatch.setattr("rice.encoders.export.write_json", full)
+    monkeypatch.setattr("rice.encoders.region_checkpoint.write_json", full)
     with pytest.raises(OSError, match="no space"):
         export(own, tmp_path / "out")
     assert not list(tmp_path.iterdir())

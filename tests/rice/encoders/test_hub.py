@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 import rice
-from rice.encoders import hf, hf_config, hub, open_clip, weights
+from rice.encoders import hf_config, hub, weights
 from rice.errors import RiceError
 
 REPO = "owner/tower"
@@ -37,8 +37,7 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeHub:
     served = FakeHub(tmp_path)
     for module in (hub, hf_config):
         monkeypatch.setattr(module, "find", served.find)
-    for module in (hf, open_clip):
-        monkeypatch.setattr(module, "cached_revision", lambda repo: COMMIT)
+    monkeypatch.setattr(hub, "cached_revision", lambda repo: COMMIT)
     return served
 
 

@@ -12,9 +12,9 @@ from safetensors import safe_open
 
 from rice.cli import main
 from rice.encoders.load import load_encoder
+from rice.encoders.region_checkpoint import load_rice, save_rice
 from rice.model.config import ViTConfig
 from rice.model.region import RiceModel
-from rice.model.region_checkpoint import load_rice, save_rice
 
 SIZE = (90, 60)  # width, height
 BOXES = [[0, 0, 45, 60], [30.5, 10, 90, 59], [4, 4, 5, 5]]

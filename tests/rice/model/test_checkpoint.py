@@ -67,12 +67,11 @@ def test_mlcd_names_are_read_whatever_stands_before_them(reference: Reference, p
     assert_same(read(tensors, config_like(theirs)), theirs)
 
 
-@pytest.mark.parametrize("prefix", ["", "vision_model."])
-def test_transformers_loads_what_is_saved(reference: Reference, prefix: str, tmp_path: Path) -> None:
+def test_transformers_loads_what_is_saved(reference: Reference, tmp_path: Path) -> None:
     theirs = reference(intermediate_size=100, layer_norm_eps=1e-3)
     ours = read(theirs.state_dict(), config_like(theirs))
-    checkpoint.save(ours, tmp_path, prefix=prefix)
-    assert load_file(tmp_path / "model.safetensors").keys() == {prefix + name for name in theirs.state_dict()}
+    checkpoint.save(ours, tmp_path)
+    assert load_file(tmp_path / "model.safetensors").keys() == theirs.state_dict().keys()
     loaded, report = AutoModel.from_pretrained(tmp_path, output_loading_info=True)
     assert type(loaded) is MLCDVisionModel
     assert not any(report[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
@@ -83,15 +82,13 @@ def test_transformers_loads_what_is_saved(reference: Reference, prefix: str, tmp
 
 def test_l14_is_written_as_the_391_published_tensors() -> None:
     with torch.device("meta"):
-        ours = checkpoint.to_published(ViT(L14), prefix="vision_model.")
+        ours = checkpoint.to_published(ViT(L14))
         config = MLCDVisionConfig(
             hidden_size=1024, intermediate_size=4096, num_hidden_layers=24, num_attention_heads=16, image_size=560
         )
         theirs = MLCDVisionModel(config).state_dict()
     assert len(ours) == 391
-    assert {name: value.shape for name, value in ours.items()} == {
-        f"vision_model.{name}": value.shape for name, value in theirs.items()
-    }
+    assert {name: value.shape for name, value in ours.items()} == {name: value.shape for name, value in theirs.items()}
 
 
 @pytest.mark.parametrize("prefix", ["", "visual.", "model.visual."])
@@ -119,9 +116,9 @@ def test_llava_onevision_has_no_post_norm_and_gets_a_neutral_one(reference: Refe
 
 def test_llava_onevision_names_are_written(reference: Reference) -> None:
     theirs = reference()
-    expected = llava_names(theirs.state_dict(), "model.visual.", depth=3)
+    expected = llava_names(theirs.state_dict(), "", depth=3)
     ours = read(theirs.state_dict(), config_like(theirs))
-    written = checkpoint.to_published(ours, LLAVA_ONEVISION, prefix="model.visual.")
+    written = checkpoint.to_published(ours, LLAVA_ONEVISION)
     assert written.keys() == expected.keys()
     assert all(torch.equal(written[name], expected[name]) for name in expected)
 

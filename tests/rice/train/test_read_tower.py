@@ -12,9 +12,9 @@ from ranks import Ranks
 from safetensors.torch import load_file
 
 from rice.encoders.load import load_encoder
+from rice.encoders.region_checkpoint import load_vit
 from rice.errors import RiceError
 from rice.files import read_json
-from rice.model.region_checkpoint import load_vit
 from rice.train import manifest
 from rice.train.read_tower import fingerprint, read_encoder, read_tower, spec_of, stages
 

@@ -1,6 +1,7 @@
 """Region layers on disk: what was trained comes back, and what does not fit is told."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
@@ -10,10 +11,11 @@ from safetensors.torch import load_file, save_file
 
 from rice import load_encoder
 from rice.cli import main
+from rice.encoders.region_checkpoint import load_rice, load_vit, save_rice
+from rice.encoders.spec import vit_spec
 from rice.errors import RiceError
 from rice.model.config import ViTConfig
 from rice.model.region import Query, RegionConfig, RiceModel
-from rice.model.region_checkpoint import load_rice, load_vit, save_rice
 from rice.model.vit import ViT
 
 SMALL = ViTConfig(width=24, depth=1, heads=2, patch=8, image_size=32)
@@ -47,7 +49,7 @@ def test_what_was_saved_computes_the_same_values(query: Query, tmp_path: Path) -
 
 def test_the_folder_is_an_encoder_of_the_stated_size(tmp_path: Path) -> None:
     model = trained()
-    save_rice(model, tmp_path, image_size=48)
+    save_rice(model, tmp_path, vit_spec(replace(SMALL, image_size=48), name="rice", source="rice"))
     assert {file.name for file in tmp_path.iterdir()} == FILES | {"region.safetensors"}
     encoder = load_encoder(f"rice:{tmp_path}")
     assert encoder.spec.native_size == 48
@@ -58,9 +60,9 @@ def test_the_folder_is_an_encoder_of_the_stated_size(tmp_path: Path) -> None:
     assert torch.equal(encoder(picture).cls, expected)
 
 
-@pytest.mark.parametrize("model", [trained(), ViT(SMALL)], ids=["dropped", "image-level"])
-def test_a_folder_without_region_layers_says_so(model: RiceModel | ViT, tmp_path: Path) -> None:
-    save_rice(model, tmp_path, keep_region=False)
+@pytest.mark.parametrize("model", [trained().vit, ViT(SMALL)], ids=["dropped", "image-level"])
+def test_a_folder_without_region_layers_says_so(model: ViT, tmp_path: Path) -> None:
+    save_rice(model, tmp_path)
     assert {file.name for file in tmp_path.iterdir()} == FILES
     assert load_vit(tmp_path).config == SMALL
     with pytest.raises(RiceError, match="no trained region layers"):
@@ -82,7 +84,7 @@ def test_export_refuses_to_keep_what_is_not_there(
     arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     save_rice(trained(), tmp_path / "rice")
-    save_rice(trained(), tmp_path / "plain", keep_region=False)
+    save_rice(trained().vit, tmp_path / "plain")
     words = [word.format(plain=tmp_path / "plain", rice=tmp_path / "rice") for word in arguments]
     with pytest.raises(SystemExit) as caught:
         main(["export", *words, "--to", str(tmp_path / "out"), "--keep-region"])
@@ -111,8 +113,8 @@ def test_damaged_or_foreign_region_layers_are_refused(tmp_path: Path) -> None:
     refuse("mis-shaped", tensors | {some: torch.zeros(5)}, good)
     refuse("expected layers, heads, query", tensors, None)
     refuse("expected layers, heads, query", tensors, json.dumps({"layers": "2", "heads": 0, "query": "cls"}))
-    refuse("not a readable file", tensors, "{")
+    refuse("expected layers, heads, query", tensors, "{")
     refuse("damaged", tensors, json.dumps({"layers": 10**9, "heads": 0, "query": "cls"}))
     file.write_bytes(file.read_bytes()[:100])
-    with pytest.raises(RiceError, match="not a readable file"):
+    with pytest.raises(RiceError, match="not a readable safetensors file"):
         load_rice(tmp_path)

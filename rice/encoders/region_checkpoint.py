@@ -7,10 +7,9 @@ may drop it: dense features need no region layers.
 import dataclasses
 import json
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -18,9 +17,9 @@ from rice.encoders import rice as folders
 from rice.encoders.hf_config import PROCESSOR
 from rice.encoders.processor import processor_json
 from rice.encoders.rice import REGION
-from rice.encoders.spec import EncoderSpec
+from rice.encoders.spec import EncoderSpec, vit_spec
 from rice.errors import RiceError
-from rice.files import atomic_path, write_json
+from rice.files import atomic_path, open_safetensors, write_json
 from rice.model import checkpoint
 from rice.model.names import shortened
 from rice.model.region import RegionConfig, RiceModel
@@ -30,22 +29,21 @@ _KEY = "region_config"
 _TOWER = "vit."
 
 
-def save_rice(model: RiceModel | ViT, folder: Path, *, image_size: int | None = None, keep_region: bool = True) -> None:
-    """Write a tower as `rice:FOLDER` and transformers load it, and its region layers unless they shall be dropped.
+def save_rice(model: RiceModel | ViT, folder: Path, spec: EncoderSpec | None = None) -> None:
+    """Write a tower as `rice:FOLDER` and transformers load it, and its region layers where it has them.
 
-    `image_size`: pixels that the configuration shall state, where they are not the tower's own; pictures are prepared
-    for it as MLCD's and RICE's published ones are. Every file is whole or absent; the folder may hold others.
+    `spec`: what the files shall state as the size of pictures and how they are prepared; where None, the tower's own
+    size, and as MLCD's and RICE's published ones. Every file is whole or absent; the folder may hold others.
     """
     vit = model.vit if isinstance(model, RiceModel) else model
-    size = image_size or vit.config.image_size
-    checkpoint.save(vit, folder, image_size=size)
-    write_json(folder / PROCESSOR, processor_json(_published_spec(vit, size)))
-    if keep_region and isinstance(model, RiceModel):
-        save_region(model, folder)
+    spec = spec or vit_spec(vit.config, name="rice", source="rice")
+    checkpoint.save(vit, folder, image_size=spec.native_size)
+    write_json(folder / PROCESSOR, processor_json(spec))
+    if isinstance(model, RiceModel):
+        _save_region(model, folder)
 
 
-def save_region(model: RiceModel, folder: Path) -> None:
-    """Write the region layers alone into `folder`."""
+def _save_region(model: RiceModel, folder: Path) -> None:
     own = {name: value for name, value in model.state_dict().items() if not name.startswith(_TOWER)}
     tensors = {name: value.detach().cpu().contiguous() for name, value in own.items()}
     facts = json.dumps(dataclasses.asdict(model.region_config), sort_keys=True)
@@ -92,34 +90,21 @@ def attach(vit: ViT, file: Path) -> RiceModel:
 
 
 def _read(file: Path) -> tuple[RegionConfig, dict[str, Tensor]]:
-    try:
-        with safe_open(file, framework="pt", device="cpu") as content:
-            facts = json.loads((content.metadata() or {}).get(_KEY, "null"))
-            tensors = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError) as error:
-        raise RiceError(f"{file} is not a readable file of region layers: {error}") from error
-    config = _config(facts, file)
+    with open_safetensors(file) as content:
+        config = _config((content.metadata() or {}).get(_KEY, "null"), file)
+        tensors = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118
     if config.layers > len(tensors):  # before a network of any size is built for it
         raise RiceError(f"{file} states {config.layers} region layers and holds {len(tensors)} tensors; it is damaged")
     return config, tensors
 
 
-def _config(facts: Any, file: Path) -> RegionConfig:
+def _config(text: str, file: Path) -> RegionConfig:
+    try:
+        facts = json.loads(text)
+    except ValueError:
+        facts = text
     kinds = {"layers": int, "heads": int, "query": str}
     fits = isinstance(facts, dict) and facts.keys() == kinds.keys()
     if not fits or any(type(facts[name]) is not kind for name, kind in kinds.items()):
         raise RiceError(f"{file}: expected {', '.join(kinds)} as its metadata's {_KEY}, got {facts!r}")
     return RegionConfig(**facts)
-
-
-def _published_spec(vit: ViT, size: int) -> EncoderSpec:
-    """What of a spec a processor file states: the mean, standard deviation and resizing of the published towers."""
-    config = vit.config
-    return EncoderSpec(
-        name="rice",
-        source="rice",
-        patch=config.patch,
-        size_multiple=config.patch,
-        width=config.width,
-        native_size=size,
-    )
