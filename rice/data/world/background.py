@@ -22,6 +22,9 @@ from rice.data.world.textures import (
     tones,
 )
 
+_COARSEST = 3
+"""Cells of the first octave of noise, along either edge."""
+
 
 def draw_background(dice: Dice, part: Part, height: int, width: int, palette: tuple[Colour, ...]) -> Plane:
     """RGB canvas (3, H, W), float32, about 0 to 255."""
@@ -35,12 +38,12 @@ def draw_background(dice: Dice, part: Part, height: int, width: int, palette: tu
     return canvas_3HW
 
 
-def fractal_noise(dice: Dice, height: int, width: int, octaves: int, coarsest: int = 3) -> Plane:
+def fractal_noise(dice: Dice, height: int, width: int, octaves: int) -> Plane:
     """Smooth noise (H, W) in [0, 1]: octaves of value noise, each twice as fine and two thirds as strong."""
     total_HW = np.zeros((height, width), dtype=np.float32)
     weight, norm = 1.0, 0.0
     for octave in range(octaves):
-        cells = coarsest << octave
+        cells = _COARSEST << octave
         lattice = dice.lattice(cells + 1, cells + 1) * np.float32(weight)
         total_HW += _interpolation(height, cells) @ lattice @ _interpolation(width, cells).T
         norm += weight

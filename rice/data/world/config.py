@@ -210,10 +210,7 @@ def _check_same(config: WorldConfig, folder: Path) -> None:
 
 def _plain(config: WorldConfig) -> dict[str, Any]:
     """A layout that is not named has no entry: worlds are older than their layouts, and keep their fingerprints."""
-    fields = dataclasses.asdict(config)
-    if config.layout == "coco":
-        del fields["layout"]
-    return {key: list(value) if isinstance(value, tuple) else value for key, value in fields.items()}
+    return {key: value for key, value in dataclasses.asdict(config).items() if (key, value) != ("layout", "coco")}
 
 
 def _within(name: str, value: int, low: int, high: int) -> None:

@@ -7,7 +7,6 @@ write_clips         YouTube-VOS': {split}/JPEGImages/, {split}/Annotations/, {sp
 Layouts of other detection sets: rice.data.world.layouts_detection. Of tracking: rice.data.world.layouts_tracking.
 """
 
-import colorsys
 from collections.abc import Iterable
 from fractions import Fraction
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from rice.data.drawing import distinct_colour
 from rice.data.segmentation import encode_mask
 from rice.data.video import write_video
 from rice.data.world.actors import CATEGORIES
@@ -30,24 +30,42 @@ _FPS = Fraction(12)
 
 def write_coco(folder: Path, split: str, scenes: Iterable[Scene]) -> None:
     """Write scenes as one split of a COCO dataset. Ids count from 1; segmentations are compressed run lengths."""
-    images: list[dict[str, Any]] = []
-    annotations: list[dict[str, Any]] = []
-    (folder / split).mkdir(parents=True, exist_ok=True)
-    for image_id, scene in enumerate(scenes, start=1):
-        height, width, _ = scene.image.shape
-        name = f"{image_id:06d}{picture_suffix(scene.image)}"
-        save_picture(folder / split / name, scene.image)
-        images.append({"id": image_id, "file_name": name, "width": width, "height": height})
-        for thing in scene.objects:
-            annotations.append(coco_annotation(thing, len(annotations) + 1, image_id))
-    document = {
-        "info": {"description": f"RICE suite, generated world, {split}"},
-        "licenses": [],
-        "categories": coco_categories(),
-        "images": images,
-        "annotations": annotations,
-    }
+    images, things = write_pictures(folder, split, scenes)
+    annotations = [thing for image in images for thing in things[image["id"]]]
+    document = coco_document(split, coco_categories(), images, annotations)
     write_json(folder / "annotations" / f"instances_{split}.json", document)
+
+
+def write_pictures(
+    folder: Path, split: str, scenes: Iterable[Scene]
+) -> tuple[list[dict[str, Any]], dict[int, list[dict[str, Any]]]]:
+    """Write the pictures into {split}/; COCO's records of the images, and those of the instances by image id."""
+    images: list[dict[str, Any]] = []
+    things: dict[int, list[dict[str, Any]]] = {}
+    (folder / split).mkdir(parents=True, exist_ok=True)
+    for id_, scene in enumerate(scenes, start=1):
+        height, width, _ = scene.image.shape
+        name = f"{id_:06d}{_picture_suffix(scene.image)}"
+        save_picture(folder / split / name, scene.image)
+        images.append({"id": id_, "file_name": name, "width": width, "height": height})
+        things[id_] = [_coco_annotation(thing, id_) for thing in scene.objects]
+    return images, things
+
+
+def coco_document(
+    description: str,
+    categories: list[dict[str, Any]],
+    images: list[dict[str, Any]],
+    annotations: list[dict[str, Any]],
+) -> dict[str, Any]:
+    """COCO's instances file; annotations get their ids, from 1, here."""
+    return {
+        "info": {"description": f"RICE suite, generated world, {description}"},
+        "licenses": [],
+        "categories": categories,
+        "images": images,
+        "annotations": [annotation | {"id": id_} for id_, annotation in enumerate(annotations, start=1)],
+    }
 
 
 def coco_categories() -> list[dict[str, Any]]:
@@ -55,11 +73,10 @@ def coco_categories() -> list[dict[str, Any]]:
     return [{"id": index + 1, "name": name, "supercategory": name.split()[-1]} for index, name in enumerate(CATEGORIES)]
 
 
-def coco_annotation(thing: SceneObject, id_: int, image_id: int) -> dict[str, Any]:
+def _coco_annotation(thing: SceneObject, image_id: int) -> dict[str, Any]:
     """One instance; its segmentation as compressed run lengths, which are exact."""
     left, top, right, bottom = thing.box
     return {
-        "id": id_,
         "image_id": image_id,
         "category_id": thing.category + 1,
         "bbox": [left, top, right - left, bottom - top],
@@ -75,7 +92,7 @@ def write_image_folder(folder: Path, split: str, crops: Iterable[tuple[Scene, in
     for path in classes:
         path.mkdir(parents=True, exist_ok=True)
     for index, (scene, category) in enumerate(crops):
-        save_picture(classes[category] / f"{index:06d}{picture_suffix(scene.image)}", scene.image)
+        save_picture(classes[category] / f"{index:06d}{_picture_suffix(scene.image)}", scene.image)
 
 
 def write_clips(folder: Path, split: str, clips: Iterable[Clip]) -> None:
@@ -116,19 +133,12 @@ def _save_identities(path: Path, scene: Scene) -> None:
     for thing in scene.objects:
         identities_HW[thing.mask] = thing.identity + 1
     picture = Image.fromarray(identities_HW)
-    picture.putpalette(bytes(channel for index in range(256) for channel in distinct_colour(index)))
+    colours = [(0, 0, 0), *map(distinct_colour, range(1, 256))]
+    picture.putpalette(bytes(channel for colour in colours for channel in colour))
     picture.save(path)
 
 
-def distinct_colour(index: int) -> tuple[int, int, int]:
-    """Bright colours, neighbours far apart in hue; 0 is black."""
-    if index == 0:
-        return (0, 0, 0)
-    red, green, blue = colorsys.hsv_to_rgb(index * 0.618034 % 1, 0.75, 1)
-    return (round(red * 255), round(green * 255), round(blue * 255))
-
-
-def picture_suffix(image_HW3: Image_HW3) -> str:
+def _picture_suffix(image_HW3: Image_HW3) -> str:
     """Of the file that holds the picture."""
     return ".png" if max(image_HW3.shape) <= _LARGEST_PNG else ".jpg"
 

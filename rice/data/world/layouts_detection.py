@@ -14,7 +14,7 @@ from xml.etree import ElementTree
 
 from rice.data.world.actors import CATEGORIES
 from rice.data.world.draws import Dice
-from rice.data.world.layouts import coco_annotation, coco_categories, picture_suffix, save_picture
+from rice.data.world.layouts import coco_categories, coco_document, save_picture, write_pictures
 from rice.data.world.scene import Scene, SceneObject
 from rice.files import read_json, write_json
 
@@ -40,7 +40,7 @@ def frequency(image_count: int, images: int) -> str:
     return "r" if image_count <= rare else "c" if image_count <= common else "f"
 
 
-def write_lvis(folder: Path, split: str, scenes: Iterable[Scene], seed: int = 0) -> None:
+def write_lvis(folder: Path, split: str, scenes: Iterable[Scene], seed: int) -> None:
     """Write scenes as one split of LVIS, federated as LVIS is; `seed` draws who was asked about what.
 
     Of each scene some categories are known: those that are there are annotated, and of those that are not some are
@@ -49,7 +49,7 @@ def write_lvis(folder: Path, split: str, scenes: Iterable[Scene], seed: int = 0)
     them common and rare; other splits take over the counts of `train` where it is there, and annotate all evenly, so
     that rare categories can be judged.
     """
-    images, things = _write_pictures(folder, split, scenes)
+    images, things = write_pictures(folder, split, scenes)
     training = folder / "annotations" / "lvis_v1_train.json"
     table = read_json(training)["categories"] if split != "train" and training.is_file() else None
     chances = _chances(len(images)) if table is None else dict.fromkeys(range(1, len(CATEGORIES) + 1), _EVENLY)
@@ -58,32 +58,9 @@ def write_lvis(folder: Path, split: str, scenes: Iterable[Scene], seed: int = 0)
         dice = Dice(FEDERATION, seed, zlib.crc32(split.encode()), image["id"])
         image["coco_url"] = f"world://{split}/{image.pop('file_name')}"  # LVIS v1 has no other name for the file
         annotations += _federate(dice, image, things[image["id"]], chances)
-    for id_, annotation in enumerate(annotations, start=1):
-        annotation["id"] = id_
-    document = {
-        "info": {"description": f"RICE suite, generated world, {split}, federated"},
-        "licenses": [],
-        "categories": table or _lvis_categories(annotations, len(images)),
-        "images": images,
-        "annotations": annotations,
-    }
+    categories = table or _lvis_categories(annotations, len(images))
+    document = coco_document(f"{split}, federated", categories, images, annotations)
     write_json(folder / "annotations" / f"lvis_v1_{split}.json", document)
-
-
-def _write_pictures(
-    folder: Path, split: str, scenes: Iterable[Scene]
-) -> tuple[list[dict[str, Any]], dict[int, list[dict[str, Any]]]]:
-    """COCO's records of the images, and those of the instances by image id."""
-    images: list[dict[str, Any]] = []
-    things: dict[int, list[dict[str, Any]]] = {}
-    (folder / split).mkdir(parents=True, exist_ok=True)
-    for id_, scene in enumerate(scenes, start=1):
-        height, width, _ = scene.image.shape
-        name = f"{id_:06d}{picture_suffix(scene.image)}"
-        save_picture(folder / split / name, scene.image)
-        images.append({"id": id_, "file_name": name, "width": width, "height": height})
-        things[id_] = [coco_annotation(thing, number, id_) for number, thing in enumerate(scene.objects, start=1)]
-    return images, things
 
 
 def _chances(images: int) -> dict[int, float]:
@@ -132,19 +109,11 @@ def write_roboflow(folder: Path, split: str, scenes: Iterable[Scene]) -> None:
 
     As in theirs, category 0 is a placeholder, the group of all others, that no annotation has.
     """
-    images, things = _write_pictures(folder, split, scenes)
+    images, things = write_pictures(folder, split, scenes)
     annotations = [thing for image in images for thing in things[image["id"]]]
-    for id_, annotation in enumerate(annotations, start=1):
-        annotation["id"] = id_
     placeholder = {"id": 0, "name": "shapes", "supercategory": "none"}
     categories = [category | {"supercategory": "shapes"} for category in coco_categories()]
-    document = {
-        "info": {"description": f"RICE suite, generated world, {split}"},
-        "licenses": [],
-        "categories": [placeholder, *categories],
-        "images": images,
-        "annotations": annotations,
-    }
+    document = coco_document(split, [placeholder, *categories], images, annotations)
     write_json(folder / split / "_annotations.coco.json", document)
 
 

@@ -22,6 +22,7 @@ _FINEST = 4.5
 """Pixels a period, at least: finer textures could not be told apart."""
 _LATTICE = 16
 _CONTRAST = 80.0
+_COLOURS = 6
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -135,9 +136,9 @@ def _blend(a: Plane, b: Plane, mix: Plane) -> Plane:
     return a + (b - a) * mix
 
 
-def draw_palette(dice: Dice, count: int = 6) -> tuple[Colour, ...]:
+def draw_palette(dice: Dice) -> tuple[Colour, ...]:
     """Colours of one scene, shared by its objects and its background: colour tells nothing about the category."""
-    return tuple(_colour(dice) for _ in range(count))
+    return tuple(_colour(dice) for _ in range(_COLOURS))
 
 
 def _colour(dice: Dice) -> Colour:
