@@ -7,8 +7,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from rice.data.picture import DECODER_ERRORS
-from rice.data.video import PICTURES, natural_key
+from rice.data.picture import DECODER_ERRORS, PICTURES
+from rice.data.video import natural_key
 from rice.errors import RiceError
 from tracking.sequence import PictureFiles
 

@@ -9,8 +9,9 @@ from pathlib import Path
 from PIL import Image
 
 from rice.data.coco import find_splits, open_split, role
+from rice.data.picture import PICTURES
 from rice.data.splits import NoDatasetError, scan
-from rice.data.video import PICTURES, read_frame
+from rice.data.video import read_frame
 from rice.errors import RiceError
 from rice.files import sha256_file, sha256_json
 
