@@ -14,12 +14,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rice.data.decode import DamagedPictureError, decode_crop
-from rice.data.regions import Crop, Draws, balanced, draw_crop, draw_positives, through_crop, visible_share
+from rice.data.regions import Crop, Draws, Indices, balanced, draw_crop, draw_positives, through_crop, visible_share
 from rice.data.shard_reader import Record
 from rice.data.shards import NO_LABEL
 from rice.errors import RiceError
-
-Indices = NDArray[np.int64]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,7 +2,10 @@
 
     FOLDER/dataset.json          what the folder holds; written last
     FOLDER/NAME-000000.tar       KEY.jpg, KEY.png, ...: WebDataset's layout, the bytes as they came
-    FOLDER/NAME-000000.parquet   one row per picture, in the tar's order; new labels rewrite this file only
+    FOLDER/NAME-000000.parquet   one row per picture, in the tar's order
+
+New labels rewrite the Parquet files and dataset.json, whose `source` says what they are: it is what identifies the data
+of a run (`RegionStream.fingerprint`), as sidecars of 400M pictures are not read to begin one.
 
 Shapes: R regions of one picture. Boxes are xyxy in pixels of the upright picture.
 """

@@ -8,20 +8,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from rice.data.batches import Batch, StreamConfig, assemble, training_view, whole_view
-from rice.data.order import WindowedShuffle
+from rice.data.order import Indices, WindowedShuffle
 from rice.data.regions import Draws
 from rice.data.shard_reader import Record, Shard, fingerprint, read_dataset
 from rice.data.shards import DatasetInfo
 from rice.errors import RiceError
 
 __all__ = ["Batch", "RegionStream", "StreamConfig"]
-
-Indices = NDArray[np.int64]
 
 
 class RegionStream:
@@ -72,19 +69,17 @@ class RegionStream:
         shuffled stream. Errors: RiceError where world does not divide batch; while iterating, see `Shard`.
         """
         if batch < 1 or batch % world:
-            raise RiceError(
-                f"expected a global batch that {world} ranks divide evenly, got {batch}; change one of them"
-            )
+            raise RiceError(f"expected a batch that {world} ranks divide evenly, got {batch}; pass another --batch")
         step = functools.partial(self._step, batch=batch, rank=rank, share=batch // world)
         return self._load(step, itertools.count(start_step))
 
-    def all_regions(self, *, batch: int, rank: int = 0, world: int = 1) -> Iterator[Batch]:
-        """Every picture once, whole (resized to size x size), with all its regions; ranks take turns by batches.
+    def all_regions(self, *, batch: int) -> Iterator[Batch]:
+        """Every picture once, whole (resized to size x size), with all its regions.
 
         The number of regions is that of the richest picture in each batch; slots without a region have no label.
         """
         part = functools.partial(self._part, batch=batch)
-        return self._load(part, range(rank, -(-self.samples // batch), world))
+        return self._load(part, range(-(-self.samples // batch)))
 
     def _step(self, number: int, *, batch: int, rank: int, share: int) -> Batch:
         begin = number * batch + rank * share

@@ -10,7 +10,6 @@ D width.
 from typing import Any, cast
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import normalize
@@ -50,7 +49,6 @@ class CenterBank:
         loss: ClusterLoss = ClusterLoss(),  # noqa: B008 (frozen)
         seed: int = 0,
         name: str = "object",
-        group: dist.ProcessGroup | None = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype = torch.float32,
         bf16: bool = False,
@@ -59,16 +57,14 @@ class CenterBank:
         weight_decay: float = 0.2,
         keep_gradients: bool = True,
     ) -> None:
-        """rho: share of all classes sampled as negatives of a slot. group: the default one where it is None.
+        """rho: share of all classes sampled as negatives of a slot.
 
         dtype: of centres, moments and loss; fp32 or fp64. bf16: round the inputs of the matrix products.
         keep_gradients: False computes them again for norm and update, where memory is scarce; see `pending`.
         Errors: RiceError for rho of no class.
         """
         self.classes, self.width, self.name, self.loss = classes, width, name, loss
-        self.ranks = Ranks(group)
-        self.averaged_over = self.ranks.size
-        """What embedding gradients are multiplied by, because DDP and FSDP divide by it."""
+        self.ranks = Ranks()
         self._sampled = sample_size(rho, classes)
         self._key = seed, int.from_bytes(name.encode(), "big")
         self._adamw = AdamW(*betas, eps, weight_decay)
@@ -167,7 +163,7 @@ class _Total(torch.autograd.Function):
             for unit_GD, these, cosine_P, terms_3G in zip(unit_NGD.detach(), ctx.slots, cosines, terms_N3G, strict=True)
         ]
         gradient_GND = torch.stack(bank.gradients.take(slots), 1)
-        return bank.ranks.scatter_sum(gradient_GND) * bank.averaged_over, None, None
+        return bank.ranks.scatter_sum(gradient_GND) * bank.ranks.size, None, None  # by which DDP and FSDP divide
 
 
 def _first_centers(key: tuple[int, ...], shard: range, width: int, dtype: torch.dtype) -> Tensor:

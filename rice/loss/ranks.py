@@ -8,14 +8,12 @@ from rice.loss.streaming import Sums
 
 
 class Ranks:
-    """The ranks that share the classes."""
+    """The ranks that share the classes: all of torch.distributed's, where it is initialised."""
 
-    def __init__(self, group: dist.ProcessGroup | None) -> None:
-        """group: the default one, where torch.distributed is initialised, if it is None."""
-        alone = group is None and not dist.is_initialized()
-        self._group = None if alone else group or dist.group.WORLD
-        self.size = 1 if alone else dist.get_world_size(self._group)
-        self.rank = 0 if alone else dist.get_rank(self._group)
+    def __init__(self) -> None:
+        self._group = dist.group.WORLD if dist.is_initialized() else None
+        self.size = 1 if self._group is None else dist.get_world_size()
+        self.rank = 0 if self._group is None else dist.get_rank()
 
     def shard(self, classes: int) -> range:
         """This rank's classes, split as `torch.chunk` and DTensor's Shard(0) do: the last shards smaller or empty."""

@@ -84,9 +84,7 @@ def run(config: TrainConfig, data: Path, out: Path, val: Path | None, init: Path
         stream = RegionStream.open(data, config.stream, seed=config.seed)
         classes = bank_classes(config, stream)
         validation = None if val is None else _validation(val, config, stream)
-        _check_batch(config, world)
-        if not out.exists():
-            _check_first_batch(config, data, world)
+        _check_batches(config, data, world, new=not out.exists())
         learner = Learner(config, world, *start(config, classes, init, world))
         identity = {
             "config": config.identity(),
@@ -135,12 +133,12 @@ def start(
 
     Errors: RiceError where `init` is another tower, or has centres of other classes.
     """
-    optimiser, rho = config.optimiser, {"ocr": config.ocr_rho}
+    optimiser = config.optimiser
     banks = {
         name: CenterBank(
             count,
             config.vit.width,
-            rho=rho.get(name, config.rho),
+            rho=config.rho_of(name),
             loss=config.loss,
             seed=config.seed,
             name=name,
@@ -177,17 +175,13 @@ def _validation(val: Path, config: TrainConfig, stream: RegionStream) -> RegionS
     return found
 
 
-def _check_batch(config: TrainConfig, world: World) -> None:
-    if config.batch % world.size:
-        raise RiceError(f"expected a batch that {world.size} ranks share evenly, got {config.batch}; pass --batch")
-
-
-def _check_first_batch(config: TrainConfig, data: Path, world: World) -> None:
-    """Errors: RiceError for shards whose first batch cannot be made, before the run has a folder."""
-    stream = dataclasses.replace(config.stream, workers=0, pin_memory=False)
-    next(
-        RegionStream.open(data, stream, seed=config.seed).batches(batch=config.batch, rank=world.rank, world=world.size)
-    )
+def _check_batches(config: TrainConfig, data: Path, world: World, *, new: bool) -> None:
+    """Errors: RiceError for a batch that the ranks cannot share, and, before a new run has a folder, for shards whose
+    first batch cannot be made."""
+    stream = RegionStream.open(data, dataclasses.replace(config.stream, workers=0, pin_memory=False), seed=config.seed)
+    batches = stream.batches(batch=config.batch, rank=world.rank, world=world.size)
+    if new:
+        next(batches)
 
 
 def _fingerprint(folder: Path) -> str:

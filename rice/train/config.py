@@ -152,16 +152,14 @@ class TrainConfig:
         """Optimiser steps; the last one may go past `samples`."""
         return -(-self.samples // self.batch)
 
+    def rho_of(self, bank: str) -> float:
+        """The share that each region slot samples of a bank's centres."""
+        return self.ocr_rho if bank == "ocr" else self.rho
+
     def identity(self) -> dict[str, Any]:
-        """The fields that decide the numbers, as JSON: what a checkpoint and its resumption must agree on."""
+        """The fields that decide the numbers: what a checkpoint and its resumption must agree on."""
         fields = dataclasses.asdict(self)
         del fields["machine"]
         for name in ("workers", "prefetch", "pin_memory"):
             del fields["stream"][name]
-        return dict(_plain(fields))
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, tuple) else value
+        return fields

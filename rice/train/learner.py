@@ -5,8 +5,7 @@ Shapes: B images of this rank, N regions per image, M positives per region, D wi
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -47,8 +46,7 @@ class Embedder(nn.Module):
         return pooled_BD[:, None]
 
 
-@dataclass(frozen=True)
-class Targets:
+class Targets(NamedTuple):
     """One bank's labels of this rank's batch: `positives` (B, N, M), padded with -1, and its weight in the loss."""
 
     bank: CenterBank
@@ -85,10 +83,10 @@ class Learner:
         Without a labelled region nothing moves. The mean is over all ranks' regions: eq. 3 and 4 as one loss.
         """
         rate = self.config.optimiser.rate(step, self.config.steps)
-        embeddings_BND = self.embed(batch.images, batch.boxes)
+        embeddings_BND, device = self.embed(batch.images, batch.boxes), self.world.device
         losses = [
-            target.weight * target.bank(embeddings_BND, target.positives, step=step) / max(regions, 1)
-            for target in self._targets(batch)
+            weight * bank(embeddings_BND, labels.to(device, non_blocking=True), step=step) / max(regions, 1)
+            for bank, labels, weight in self._targets(batch)
         ]
         total = torch.stack(losses).sum()
         self.optimiser.zero_grad(set_to_none=True)
@@ -125,14 +123,16 @@ class Learner:
         set_model_state_dict(self.embedder, state["model"])
         set_optimizer_state_dict(self.embedder, self.optimiser, state["optimiser"], options=_FLAT)
 
+    def labelled(self, batch: Batch) -> int:
+        """Regions of this rank with a label for any bank: what the loss is the mean over."""
+        known_BN = [(target.positives >= 0).any(-1) for target in self._targets(batch)]
+        return int(torch.stack(known_BN).any(0).sum())
+
     def _targets(self, batch: Batch) -> list[Targets]:
-        config, device = self.config, self.world.device
+        config = self.config
         labels = {"object": batch.object_labels, "ocr": batch.ocr_labels, "image": batch.image_labels[:, None]}
         weights = {"object": config.object_weight, "ocr": config.ocr_weight, "image": config.object_weight}
-        return [
-            Targets(bank, labels[name].to(device, non_blocking=True), weights[name])
-            for name, bank in self.banks.items()
-        ]
+        return [Targets(bank, labels[name], weights[name]) for name, bank in self.banks.items()]
 
     def _clip_and_update(self, rate: float, *, moves: bool) -> Tensor:
         """Scale all gradients to the largest norm allowed, each sampled centre counted once; then update."""

@@ -11,7 +11,6 @@ from types import FrameType
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
 
 from rice.data.stream import Batch, RegionStream
 from rice.errors import RiceError
@@ -102,7 +101,7 @@ class Run:
         waiting = time.perf_counter()
         batch = next(batches)
         waited_s = time.perf_counter() - waiting
-        regions, corrupt, stops = self.world.total(_labelled(batch, self.config.target), int(batch.corrupt.sum()), stop)
+        regions, corrupt, stops = self.world.total(self.learner.labelled(batch), int(batch.corrupt.sum()), stop)
         values = Later(self.learner.step(batch, step, regions))
         if corrupt:
             self._corrupt += corrupt
@@ -192,15 +191,6 @@ class Run:
 
 def _metrics(score: Retrieval) -> dict[str, float]:
     return {"retrieval_top1": score.top1, "retrieval_map": score.mean_ap, "retrieval_n": score.n}
-
-
-def _labelled(batch: Batch, target: str) -> int:
-    """Regions of the batch with a label of either kind: what the loss is the mean over."""
-    if target == "image":
-        return int((batch.image_labels >= 0).any(-1).sum())
-    labels = (batch.object_labels, batch.ocr_labels)
-    known: Tensor = (labels[0] >= 0).any(-1) | (labels[1] >= 0).any(-1)
-    return int(known.sum())
 
 
 @contextmanager

@@ -39,7 +39,7 @@ def train(
         bank.step(0.01, (5 / norm).clamp(max=1))
         found["losses"].append(total.item())
         found["norms"].append(norm.item())
-        found["gradients"].append((embeddings.grad / bank.averaged_over).tolist())
+        found["gradients"].append((embeddings.grad / bank.ranks.size).tolist())
     state = {name: getattr(tensor, "full_tensor", lambda t=tensor: t)() for name, tensor in bank.state().items()}
     return found | {name: tensor.tolist() for name, tensor in state.items()}
 
