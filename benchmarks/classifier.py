@@ -23,9 +23,8 @@ import json
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -34,7 +33,7 @@ import tyro
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, linear, normalize, softplus
 
-from benchmarks.timing import machine, wait
+from benchmarks.timing import alternate, begin, finish, process_mib
 from rice.loss import CenterBank, ClusterLoss, region_cluster_loss
 from rice.loss.equations import Form
 
@@ -166,22 +165,17 @@ def main(config: Config) -> int:
     if config.memory_of is not None:
         print(json.dumps(_memory(config, config.memory_of)))
         return 0
-    here = machine(config.device)
-    print(f"{here['machine']}, {here['threads']} thread(s), torch {here['torch']}")
+    report = begin(config, config.device)
     print(f"{config.regions} regions in {config.slots} slot(s), {config.classes:,} classes x {config.width}")
     sides: list[Side] = ["ours", "dense", "lean", "fused"] if config.baseline else ["ours"]
-    report: dict[str, Any] = {
-        "config": asdict(config) | {"json": None},
-        **here,
+    report |= {
         "memory": {side: _memory_apart(config, side) for side in sides},
         "difference": _difference(config) if config.baseline else None,
         "seconds": _seconds(config, sides) if config.rounds else {},
     }
     report |= _judge(report)
     _print(report)
-    if config.json is not None:
-        config.json.write_text(json.dumps(report, indent=1) + "\n")
-    return 0 if report["holds"] else 1
+    return finish(report, config.json, holds=report["holds"])
 
 
 def _batch(config: Config, number: int) -> tuple[Tensor, Tensor]:
@@ -216,21 +210,19 @@ def _difference(config: Config) -> float:
 
 
 def _seconds(config: Config, sides: list[Side]) -> dict[str, list[float]]:
-    """Of every step; each round has all sides, in turning order."""
-    built = {side: BUILD[side](config) for side in sides}
-    seconds: dict[str, list[float]] = {side: [] for side in sides}
-    for number in range(-2, config.rounds):
-        turn = number % len(sides)
-        embeddings, labels = _batch(config, number + 2)
-        for side in sides[turn:] + sides[:turn]:
-            embeddings.grad = None
-            wait(config.device)
-            began = time.perf_counter()
-            built[side].step(embeddings, labels, number)
-            wait(config.device)
-            if number >= 0:
-                seconds[side].append(time.perf_counter() - began)
-    return seconds
+    """Of every step, on the same batches, a new one each round."""
+    batches = [_batch(config, number) for number in range(config.rounds + 1)]
+
+    def steps(side: Side) -> Callable[[], None]:
+        built, left = BUILD[side](config), enumerate(batches)
+
+        def run() -> None:
+            number, (embeddings, labels) = next(left)
+            built.step(embeddings.detach().requires_grad_(), labels, number)
+
+        return run
+
+    return alternate({side: steps(side) for side in sides}, config.rounds, config.device)
 
 
 def _memory_apart(config: Config, side: Side) -> dict[str, float]:
@@ -273,18 +265,13 @@ def _reset_peak(config: Config) -> float:
 def _resident(config: Config) -> float:
     if config.device.startswith("cuda"):
         return torch.cuda.memory_allocated(config.device) / 2**20
-    return _status("VmRSS")
+    return process_mib("VmRSS")
 
 
 def _peak(config: Config) -> float:
     if config.device.startswith("cuda"):
         return torch.cuda.max_memory_allocated(config.device) / 2**20
-    return _status("VmHWM")
-
-
-def _status(name: str) -> float:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(float(line.split()[1]) for line in lines if line.startswith(name)) / 2**10
+    return process_mib("VmHWM")
 
 
 def _judge(report: dict[str, Any]) -> dict[str, Any]:

@@ -15,11 +15,10 @@ evaluator  faster-coco-eval behind our checks, and pycocotools, on random detect
 """
 
 import dataclasses
-import json
 import sys
 import tempfile
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,7 +27,7 @@ import torch
 import tyro
 from torch import Tensor, nn
 
-from benchmarks.timing import alternate, machine, ratios, shown, spread
+from benchmarks.timing import alternate, begin, finish, ratios, shown, spread
 from probes.detection.config import DetectionConfig, HeadsConfig
 from probes.detection.material import prepare
 from probes.detection.model import Detector, Target, build_detector
@@ -74,15 +73,12 @@ class Config:
 
 def main(config: Config) -> int:
     """Run everything; 0 where every goal is met."""
-    report: dict[str, Any] = {"config": asdict(config) | {"json": None}, **machine(config.device)}
-    print(f"{report['machine']}, {report['threads']} thread(s), torch {report['torch']}")
+    report = begin(config, config.device)
     measures = {"step": step, "cache": cache, "evaluator": evaluator}
     for part in config.parts:
         found = report[part] = measures[part](config)
         print(f"  {part:<10} {found['said']}")
-    if config.json is not None:
-        config.json.write_text(json.dumps(report, indent=1) + "\n")
-    return 0 if all(report[part].get("meets", True) for part in config.parts) else 1
+    return finish(report, config.json, holds=all(report[part].get("meets", True) for part in config.parts))
 
 
 def step(config: Config) -> dict[str, Any]:

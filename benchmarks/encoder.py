@@ -8,11 +8,10 @@ their ratios counts. The limit is what the forward's matrix products would take 
 fp32 libraries reaches here on a large product.
 """
 
-import json
 import statistics
 import sys
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ import tyro
 from torch import Tensor
 from torch.nn.functional import linear
 
-from benchmarks.timing import alternate, machine, ratios, shown, spread
+from benchmarks.timing import alternate, begin, finish, ratios, shown, spread
 from rice.encoders.cost import cost
 from rice.encoders.zoo import entries
 from rice.model import checkpoint
@@ -67,20 +66,15 @@ def main(config: Config) -> int:
     dtype = torch.bfloat16 if config.bf16 else torch.float32
     torch.manual_seed(0)
     ours, theirs = (model.to(config.device, dtype) for model in twins(config.depth))
-    report: dict[str, Any] = {
-        "config": asdict(config) | {"json": None},
-        **machine(config.device),
-        "sizes": {},
-    }
-    print(f"{report['machine']}, {report['threads']} thread(s), torch {torch.__version__}, {dtype}")
+    report = begin(config, config.device)
+    sizes: dict[int, Any] = {}
     with torch.no_grad():
         peak = _peak_flops(config.device, dtype)
         for size in config.sizes:
-            report["sizes"][size] = _measure(ours, theirs, size, config, dtype, peak)
-            _print(size, report["sizes"][size])
-    if config.json is not None:
-        config.json.write_text(json.dumps(report, indent=1) + "\n")
-    return 0 if all(figures["holds"] for figures in report["sizes"].values()) else 1
+            sizes[size] = _measure(ours, theirs, size, config, dtype, peak)
+            _print(size, sizes[size])
+    holds = all(figures["holds"] for figures in sizes.values())
+    return finish(report | {"sizes": sizes}, config.json, holds=holds)
 
 
 def twins(depth: int) -> tuple[ViT, Any]:

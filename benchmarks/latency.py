@@ -6,61 +6,62 @@ Baselines of the same work, alternating with ours: a bare `python -c pass`; the 
 torch (which planning must not need); and `json.loads` over the same files (what no reader of the store can beat).
 """
 
-import argparse
 import json
-import os
-import platform
-import statistics
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.timing import alternate
+import tyro
+
+from benchmarks.timing import alternate, begin, finish, shown, spread
 from probes.protocol import Metric
-from probes.provenance import device_name
 from probes.results import RESULTS, Identity, Result, load, store
 
-CELLS, STORED = 1_000, 10_000
+STORED = 10_000
 LIMITS_S = {"help": 0.5, "plan": 3.0, "table": 3.0}
 
 
-def main() -> None:
-    """Measure, print, say what holds."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--json", type=Path)
-    arguments = parser.parse_args()
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """What is measured.
+
+    Args:
+        rounds: Alternating rounds; medians count.
+        json: Write the figures here, too.
+    """
+
+    rounds: int = 5
+    json: Path | None = None
+
+
+def main(config: Config) -> int:
+    """Measure, print, say what holds; 0 where every figure does."""
+    report = begin(config)
     with tempfile.TemporaryDirectory() as folder:
         places = Path(folder)
         _write_sweep(places)
         _write_results(places / "stored")
-        figures = {
-            "help": _alternate(_command("-m", "rice.cli", "--help"), _command("-c", "pass"), arguments.rounds),
-            "plan": _alternate(
-                _command("-m", "rice.cli", "sweep", str(places / "plan.yaml"), "--out", str(places / "x"), "--dry-run"),
-                _command("-c", "import torch"),
-                arguments.rounds,
-            ),
-            "table": _alternate(lambda: _table(places / "stored"), lambda: _parse(places / "stored"), arguments.rounds),
+        plan = _command("-m", "rice.cli", "sweep", str(places / "plan.yaml"), "--out", str(places / "x"), "--dry-run")
+        stored = places / "stored"
+        pairs: dict[str, dict[str, Callable[[], None]]] = {
+            "help": {"ours": _command("-m", "rice.cli", "--help"), "baseline": _command("-c", "pass")},
+            "plan": {"ours": plan, "baseline": _command("-c", "import torch")},
+            "table": {"ours": lambda: _table(stored), "baseline": lambda: _parse(stored)},
         }
-    machine = f"{device_name('cpu')}, {os.cpu_count()} cores, Python {platform.python_version()}"
-    print(machine)
+        figures = {
+            name: {side: spread(values) for side, values in alternate(pair, config.rounds).items()}
+            for name, pair in pairs.items()
+        }
+    holds = {name: figure["ours"]["median"] < LIMITS_S[name] for name, figure in figures.items()}
     for name, figure in figures.items():
-        holds = "holds" if figure["ours"] < LIMITS_S[name] else "FAILS"
         print(
-            f"{name:<6} {figure['ours']:.2f} s ({figure['min']:.2f} to {figure['max']:.2f}), baseline "
-            f"{figure['baseline']:.2f} s, limit {LIMITS_S[name]} s: {holds}"
+            f"{name:<6} {shown(figure['ours'], '.2f')} s, baseline {figure['baseline']['median']:.2f} s, "
+            f"limit {LIMITS_S[name]} s: {'holds' if holds[name] else 'FAILS'}"
         )
-    if arguments.json:
-        arguments.json.write_text(json.dumps({"machine": machine, "seconds": figures}, indent=1) + "\n")
-
-
-def _alternate(ours: Callable[[], None], baseline: Callable[[], None], rounds: int) -> dict[str, float]:
-    seconds = alternate({"ours": ours, "baseline": baseline}, rounds)
-    medians = {name: statistics.median(values) for name, values in seconds.items()}
-    return medians | {"min": min(seconds["ours"]), "max": max(seconds["ours"])}
+    return finish(report | {"seconds": figures}, config.json, holds=all(holds.values()))
 
 
 def _command(*arguments: str) -> Callable[[], None]:
@@ -141,4 +142,4 @@ def _result(identity: Identity, encoder: str, dataset: str, seed: int, metrics: 
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main(tyro.cli(Config)))

@@ -14,12 +14,11 @@ others for nothing. Rounds alternate in one process; the median of their ratios 
 
 import io
 import itertools
-import json
 import statistics
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,8 +33,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import functional as pil_functional
 from torchvision.transforms.v2 import functional as v2
 
-from benchmarks.timing import alternate, machine, ratios, shown
-from probes.provenance import device_name
+from benchmarks.timing import alternate, begin, finish, ratios, shown
 from rice.data.batches import View, training_view
 from rice.data.coco_sample import shrunk
 from rice.data.decode import decode_picture
@@ -106,15 +104,14 @@ class Item(NamedTuple):
 def main(config: Config) -> int:
     """Run everything; 0 where every figure holds."""
     torch.set_num_threads(1)
-    print(f"{device_name('cpu')}, 1 thread, torch {torch.__version__}; ms per picture")
-    report: dict[str, Any] = {"config": asdict(config) | {"pictures": None, "json": None}} | machine() | {"kinds": {}}
+    report, kinds = begin(config), {}
+    print("ms per picture")
     for name, pictures in _workloads(config):
         judged = ("usual/ours",) if name in {kind.name for kind in KINDS} else ()
-        report["kinds"][name] = _measure(pictures, config, judged)
-        _print(name, report["kinds"][name])
-    if config.json is not None:
-        config.json.write_text(json.dumps(report, indent=1) + "\n")
-    return 0 if all(figures["holds"] for figures in report["kinds"].values()) else 1
+        kinds[name] = _measure(pictures, config, judged)
+        _print(name, kinds[name])
+    holds = all(figures["holds"] for figures in kinds.values())
+    return finish(report | {"kinds": kinds}, config.json, holds=holds)
 
 
 def _workloads(config: Config) -> Iterator[tuple[str, list[bytes]]]:

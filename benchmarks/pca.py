@@ -9,13 +9,11 @@ Memory is the peak of a process that makes each frame's tokens when they are nee
 Shapes: F frames, T tokens of a frame, D width.
 """
 
-import json
 import multiprocessing
-import resource
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,8 +21,7 @@ import numpy as np
 import tyro
 from numpy.typing import NDArray
 
-from benchmarks.timing import alternate, ratios, spread
-from probes.provenance import device_name
+from benchmarks.timing import alternate, begin, finish, process_mib, ratios, shown, spread
 from probes.visual.pca.components import Components, StreamingPca
 
 Float32 = NDArray[np.float32]
@@ -72,11 +69,9 @@ def main(config: Config) -> int:
     with threadpool_limits(config.threads):
         frames = list(stream(config.frames, config.tokens, config.width))
         figures = _times(frames, config.rounds) | _agreement(frames) | {"peak_mib": memory}
-    report = {"config": asdict(config) | {"json": None}, "machine": device_name("cpu")} | figures
+    report = begin(config) | {"threads": config.threads} | figures
     checks = _print(report, config)
-    if config.json is not None:
-        config.json.write_text(json.dumps(report | {"checks": checks}, indent=1) + "\n")
-    return 0 if all(checks.values()) else 1
+    return finish(report | {"checks": checks}, config.json, holds=all(checks.values()))
 
 
 def stream(frames: int, tokens: int, width: int) -> Iterator[Float32]:
@@ -152,11 +147,7 @@ def _fit_and_weigh(method: Method, frames: int, config: Config) -> float:
         ours(tokens, config.width)
     else:
         scikit_learn(np.concatenate(list(tokens)))
-    status = Path("/proc/self/status")
-    if status.exists():  # getrusage would count the parent's memory before exec
-        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
-        return int(line.split()[1]) / 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 1024)
+    return process_mib("VmHWM")
 
 
 def _print(report: dict[str, Any], config: Config) -> dict[str, bool]:
@@ -168,12 +159,11 @@ def _print(report: dict[str, Any], config: Config) -> dict[str, bool]:
         "explained variance": report["explained_variance_error"] <= VARIANCE_TOLERANCE,
         "memory": growth["ours"] <= FLAT,
     }
-    print(f"{report['machine']}, {config.threads} thread(s), {config.frames} x {config.tokens} x {config.width} fp32")
+    print(f"{config.threads} BLAS thread(s), {config.frames} x {config.tokens} x {config.width} fp32")
     for name, values in report["seconds"].items():
-        print(f"  {name:<15} {values['median']:.3f} s  ({values['min']:.3f} to {values['max']:.3f})")
+        print(f"  {name:<15} {shown(values)} s")
     for name in ("ratio_to_matrix", "ratio_to_stream"):
-        ratio = report[name]
-        print(f"  {name:<15} {ratio['median']:.3f}    ({ratio['min']:.3f} to {ratio['max']:.3f})")
+        print(f"  {name:<15} {shown(report[name])}")
     print(
         f"  limit           {report['limit_seconds']:.3f} s  for {report['gflop']:.1f} GFLOP at this BLAS's best; "
         f"ours reaches {report['limit_seconds'] / mine:.0%} of it"

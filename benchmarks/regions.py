@@ -14,10 +14,9 @@ going first in turn, and medians of the ratios within a round count. Exits 1 whe
     crops      encoding ten crops of 224 pixels by the tower over one pass with ten boxes: 9.9 by FLOPs.
 """
 
-import json
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,7 @@ import torch
 import tyro
 from torch import Tensor, nn
 
-from benchmarks.timing import alternate, machine, ratios, shown, spread
+from benchmarks.timing import alternate, begin, finish, ratios, shown, spread
 from rice.model.config import B16
 from rice.model.region import Form, RegionLayer, RiceModel, cheaper_form, region_visibility
 from rice.model.rope import turns
@@ -71,16 +70,14 @@ def main(config: Config) -> int:
         torch.set_num_threads(config.threads)
     dtype = torch.bfloat16 if config.bf16 else torch.float32
     torch.manual_seed(0)
-    here = machine(config.device)
-    print(", ".join(map(str, here.values())), dtype, f"batch {config.batch}, {config.regions} regions")
+    report = begin(config, config.device)
+    print(f"{dtype}, batch {config.batch}, {config.regions} regions")
     figures: Figures = {"forms": _forms(config, dtype)}
     figures |= _layers(config, dtype) | _models(config, dtype)
     for name, figure in figures.items():
         _print(name, figure)
-    if config.json is not None:
-        report = {"config": asdict(config) | {"json": None}, **here, "figures": figures}
-        config.json.write_text(json.dumps(report, indent=1) + "\n")
-    return 0 if all(figure["holds"] for figure in figures.values()) else 1
+    holds = all(figure["holds"] for figure in figures.values())
+    return finish(report | {"figures": figures}, config.json, holds=holds)
 
 
 def _forms(config: Config, dtype: torch.dtype) -> Figures:

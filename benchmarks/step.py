@@ -9,9 +9,8 @@ takes the step. Data is on the device already. The limit is the ratio of both st
 rows of centres weigh as much as products, a batch of 512 would be needed to come near it.
 """
 
-import json
 import sys
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ import torch
 import tyro
 from torch import Tensor, nn
 
-from benchmarks.timing import alternate, machine, ratios, shown, spread
+from benchmarks.timing import alternate, begin, finish, ratios, shown, spread
 from rice.data.stream import Batch, StreamConfig
 from rice.loss import CenterBank
 from rice.model.region import RiceModel
@@ -86,16 +85,13 @@ class PlainStep:
 def main(config: Config) -> int:
     """Run everything; 0 where the goal is met."""
     with join(config.device) as world:
-        report = measure(config, world)
-    print(f"{report['machine']}, {report['threads']} thread(s), torch {report['torch']}")
+        report = begin(config, config.device) | measure(config, world)
     print(f"{config.tower} at {config.size}, {config.batch} pictures, N {config.regions}, rho K {report['sampled']:,}")
     for name, values in report["seconds"].items():
         print(f"  {name:<6} {shown(values, '.4f')} s")
     print(f"  ratio  {shown(report['ratio'])}, of the products alone {report['limit']:.3f}, goal {config.goal}")
     print(f"  {'meets' if report['meets'] else 'MISSES'} the goal")
-    if config.json is not None:
-        config.json.write_text(json.dumps(report, indent=1) + "\n")
-    return 0 if report["meets"] else 1
+    return finish(report, config.json, holds=report["meets"])
 
 
 def measure(config: Config, world: World) -> dict[str, Any]:
@@ -122,8 +118,6 @@ def measure(config: Config, world: World) -> dict[str, Any]:
     products = forward_gflops(settings) + classifier_gflops(settings, {"object": config.classes})
     ratio = ratios(seconds, "rice", "plain")
     return {
-        "config": asdict(config) | {"json": None},
-        **machine(config.device),
         "sampled": int(config.rho * config.classes),
         "seconds": {name: spread(values) for name, values in seconds.items()},
         "ratio": ratio,

@@ -1,8 +1,11 @@
-"""What the benchmarks share: alternating rounds in one process, their spread, and the machine they ran on."""
+"""What the benchmarks share: alternating rounds in one process, their spread, and the report with its machine."""
 
+import json
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from probes.provenance import device_name
@@ -46,11 +49,27 @@ def wait(device: str) -> None:
         torch.cuda.synchronize(device)
 
 
-def machine(device: str = "cpu") -> dict[str, Any]:
-    """What a figure must be read with."""
+def begin(config: Any, device: str = "cpu") -> dict[str, Any]:
+    """A report that holds the configuration and what a figure must be read with: the machine, which is printed."""
     import torch
 
-    return {"machine": device_name(device), "threads": torch.get_num_threads(), "torch": torch.__version__}
+    machine = {"machine": device_name(device), "threads": torch.get_num_threads(), "torch": torch.__version__}
+    print(f"{machine['machine']}, {machine['threads']} thread(s), torch {machine['torch']}")
+    places = {key: None for key, value in asdict(config).items() if isinstance(value, Path)}
+    return {"config": asdict(config) | places, **machine}
+
+
+def finish(report: Mapping[str, Any], file: Path | None, *, holds: bool) -> int:
+    """Write the report where one is asked for; the exit status."""
+    if file is not None:
+        file.write_text(json.dumps(report, indent=1) + "\n")
+    return 0 if holds else 1
+
+
+def process_mib(name: str) -> float:
+    """VmRSS: memory of this process; VmHWM: its peak, which getrusage would count from before exec. Linux only."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(float(line.split()[1]) for line in lines if line.startswith(name)) / 2**10
 
 
 def shown(values: Mapping[str, float], form: str = ".3f") -> str:

@@ -11,11 +11,10 @@ together   K clips in a batch against K batches of one; on a CPU, whose matrix p
 decode     seconds of decoding the frames (JPEG, 1280 x 720) over those of following them, in one thread.
 """
 
-import json
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ import torch
 import tyro
 from PIL import Image
 
-from benchmarks.timing import alternate, machine, ratios, shown, spread
+from benchmarks.timing import alternate, begin, finish, ratios, shown, spread
 from rice.data.video import Image_HW3, read_frame
 from rice.encoders.load import load_encoder
 from tracking.config import TrackingConfig
@@ -58,8 +57,7 @@ class Config:
 
 def main(config: Config) -> int:
     """Run everything; 0 where the goal is met."""
-    report: dict[str, Any] = {"config": asdict(config) | {"json": None}, **machine(config.device)}
-    print(f"{report['machine']}, {report['threads']} thread(s), torch {report['torch']}")
+    report = begin(config, config.device)
     tracker = _tracker(config)
     clips = [_clip(config.frames, seed) for seed in range(config.clips)]
     report["sizes"] = tracker.sizes
@@ -68,9 +66,7 @@ def main(config: Config) -> int:
     report["decode"] = decode(tracker, clips[0], config)
     for part in ("template", "together", "decode"):
         print(f"  {part:<10} {report[part]['said']}")
-    if config.json is not None:
-        config.json.write_text(json.dumps(report, indent=1) + "\n")
-    return 0 if report["template"]["meets"] else 1
+    return finish(report, config.json, holds=report["template"]["meets"])
 
 
 def template(tracker: Tracker, clip: Sequence[Image_HW3], config: Config) -> dict[str, Any]:

@@ -10,13 +10,13 @@ Shapes: B images, T tokens, D width, h w patch grid, C classes (24 categories, t
 U textures, K logits.
 """
 
-import argparse
 import math
 import time
 from pathlib import Path
 
 import numpy as np
 import torch
+import tyro
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -114,20 +114,20 @@ def train(pictures: Tensor, covers: Tensor, updates: int, batch: int) -> ViT:
     return model.eval()
 
 
-def main() -> None:
-    """Draw, train, write in half precision."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--out", type=Path, required=True, help="new folder for config.json and model.safetensors")
-    parser.add_argument("--scenes", type=int, default=6000)
-    parser.add_argument("--updates", type=int, default=4000)
-    parser.add_argument("--batch", type=int, default=64, help="quarter pictures an update")
-    arguments = parser.parse_args()
-    pictures, covers = draw(arguments.scenes)
-    model = train(pictures, covers, arguments.updates, arguments.batch)
-    with atomic_folder(arguments.out) as folder:
+def main(*, out: Path, scenes: int = 6000, updates: int = 4000, batch: int = 64) -> None:
+    """Draw, train, write in half precision.
+
+    Args:
+        out: New folder for config.json and model.safetensors.
+        scenes: Pictures to draw.
+        updates: Of the weights.
+        batch: Quarter pictures an update.
+    """
+    model = train(*draw(scenes), updates, batch)
+    with atomic_folder(out) as folder:
         checkpoint.save(model.half(), folder)
-    print(f"wrote {arguments.out}")
+    print(f"wrote {out}")
 
 
 if __name__ == "__main__":
-    main()
+    tyro.cli(main)
