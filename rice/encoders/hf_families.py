@@ -4,7 +4,7 @@ Imports no torch and no transformers, so that planning stays cheap; a test holds
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from rice.encoders.spec import CLIP_MEAN, CLIP_STD, HALF, IMAGENET_MEAN, IMAGENET_STD, Preprocessing
@@ -60,7 +60,26 @@ def sizes(*, width: int, mlp: int, depth: int, image: int, patch: int) -> dict[s
 _SQUASH_BICUBIC = Preprocessing(resize="squash")
 _SQUASH_BILINEAR = Preprocessing(resize="squash", interpolation="bilinear")
 _BASE = sizes(width=768, mlp=3072, depth=12, image=224, patch=16)
-_DINOV2 = {"hidden_size": 768, "num_hidden_layers": 12, "mlp_ratio": 4, "image_size": 224, "use_swiglu_ffn": False}
+# last_hidden_state: after layernorm, class token included; the processor resizes to 256 and crops 224.
+_DINOV2 = Family(
+    model="Dinov2Model",
+    defaults={
+        "hidden_size": 768,
+        "num_hidden_layers": 12,
+        "mlp_ratio": 4,
+        "image_size": 224,
+        "patch_size": 14,
+        "use_swiglu_ffn": False,
+    },
+    norm="post",
+    cls="token",
+    anchors=("embeddings.patch_embeddings.projection.weight",),
+    optional=("embeddings.mask_token",),
+    gated="use_swiglu_ffn",
+    mean=IMAGENET_MEAN,
+    std=IMAGENET_STD,
+    preprocessing=Preprocessing(crop_fraction=224 / 256),
+)
 
 FAMILIES: dict[str, Family] = {
     # last_hidden_state: the last block's output; post_layernorm touches the class token alone.
@@ -109,31 +128,12 @@ FAMILIES: dict[str, Family] = {
         std=HALF,
         preprocessing=_SQUASH_BILINEAR,
     ),
-    # last_hidden_state: after layernorm, class token included; the processor resizes to 256 and crops 224.
-    "dinov2": Family(
-        model="Dinov2Model",
-        defaults=_DINOV2 | {"patch_size": 14},
-        norm="post",
-        cls="token",
-        anchors=("embeddings.patch_embeddings.projection.weight",),
-        optional=("embeddings.mask_token",),
-        gated="use_swiglu_ffn",
-        mean=IMAGENET_MEAN,
-        std=IMAGENET_STD,
-        preprocessing=Preprocessing(crop_fraction=224 / 256),
-    ),
-    "dinov2_with_registers": Family(
+    "dinov2": _DINOV2,
+    "dinov2_with_registers": replace(
+        _DINOV2,
         model="Dinov2WithRegistersModel",
-        defaults=_DINOV2 | {"patch_size": 16, "num_register_tokens": 4},
-        norm="post",
-        cls="token",
-        anchors=("embeddings.patch_embeddings.projection.weight",),
-        optional=("embeddings.mask_token",),
+        defaults={**_DINOV2.defaults, "patch_size": 16, "num_register_tokens": 4},
         registers="num_register_tokens",
-        gated="use_swiglu_ffn",
-        mean=IMAGENET_MEAN,
-        std=IMAGENET_STD,
-        preprocessing=Preprocessing(crop_fraction=224 / 256),
     ),
     # last_hidden_state: after norm; the processor resizes floats, not bytes.
     "dinov3_vit": Family(

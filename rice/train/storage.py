@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -27,6 +27,8 @@ from torch.distributed.checkpoint.storage import StorageReader, StorageWriter, W
 from torch.futures import Future
 
 from rice.files import atomic_write, safe_join
+
+T = TypeVar("T")
 
 DTYPES = {
     torch.float64: "F64",
@@ -55,28 +57,36 @@ class _Written:
     file: dict[str, Any]
 
 
-class SafetensorsWriter(StorageWriter):
+class _InFolder:
+    """What the library asks of any storage: here the folder is given at construction, and every plan kept to."""
+
+    def reset(self, checkpoint_id: object = None) -> None:
+        """Nothing is kept from one checkpoint to the next."""
+
+    def prepare_local_plan(self, plan: T) -> T:
+        """As planned."""
+        return plan
+
+    def prepare_global_plan(self, plans: list[T]) -> list[T]:
+        """As planned."""
+        return plans
+
+    @classmethod
+    def validate_checkpoint_id(cls, checkpoint_id: object) -> bool:
+        """Names are not understood."""
+        return False
+
+
+class SafetensorsWriter(_InFolder, StorageWriter):
     """Writes this rank's chunks to `folder`; on the coordinating rank, `publish` receives what all ranks wrote."""
 
     def __init__(self, folder: Path, rank: int, publish: Callable[[Contents], None]) -> None:
-        super().__init__()
         self._folder = folder
         self._name = f"rank-{rank:05d}.safetensors"
         self._publish = publish
 
-    def reset(self, checkpoint_id: object = None) -> None:
-        """Nothing is kept from one save to the next."""
-
     def set_up_storage_writer(self, is_coordinator: bool, *args: Any, **kwargs: Any) -> None:
         """Nothing to prepare: the folder exists."""
-
-    def prepare_local_plan(self, plan: SavePlan) -> SavePlan:
-        """As planned."""
-        return plan
-
-    def prepare_global_plan(self, plans: list[SavePlan]) -> list[SavePlan]:
-        """As planned."""
-        return plans
 
     def write_data(self, plan: SavePlan, planner: SavePlanner) -> Future[list[WriteResult]]:
         """Write the planned chunks. Errors: OSError, which the library carries to every rank."""
@@ -97,11 +107,6 @@ class SafetensorsWriter(StorageWriter):
             contents["files"][written.chunk["file"]] = written.file
         self._publish(contents)
 
-    @classmethod
-    def validate_checkpoint_id(cls, checkpoint_id: object) -> bool:
-        """The folder is given at construction; names are not understood."""
-        return False
-
     def _write(self, items: list[WriteItem], planner: SavePlanner) -> list[WriteResult]:
         # Wide elements first: each tensor then starts at a multiple of its element size, as mapped files need.
         items = sorted(items, key=lambda item: (-_properties(item).dtype.itemsize, item.index.fqn))
@@ -120,17 +125,13 @@ class SafetensorsWriter(StorageWriter):
         return _Written(place, DTYPES[_properties(item).dtype], record)
 
 
-class SafetensorsReader(StorageReader):
+class SafetensorsReader(_InFolder, StorageReader):
     """Reads from `folder` what `Contents` says is there; the caller has verified both."""
 
     def __init__(self, folder: Path, contents: Contents) -> None:
-        super().__init__()
         self._folder = folder
         self._contents = contents
         self._files: dict[MetadataIndex, str] = {}
-
-    def reset(self, checkpoint_id: object = None) -> None:
-        """The folder is given at construction."""
 
     def read_metadata(self, *args: Any, **kwargs: Any) -> Metadata:
         """The library's own description of the tensors and their chunks."""
@@ -144,14 +145,6 @@ class SafetensorsReader(StorageReader):
             for name, tensor in self._contents["tensors"].items()
             for chunk in tensor["chunks"]
         }
-
-    def prepare_local_plan(self, plan: LoadPlan) -> LoadPlan:
-        """As planned."""
-        return plan
-
-    def prepare_global_plan(self, plans: list[LoadPlan]) -> list[LoadPlan]:
-        """As planned."""
-        return plans
 
     def read_data(self, plan: LoadPlan, planner: LoadPlanner) -> Future[None]:
         """Copy the planned parts into the present tensors, in place."""
@@ -167,11 +160,6 @@ class SafetensorsReader(StorageReader):
         future: Future[None] = Future()
         future.set_result(None)
         return future
-
-    @classmethod
-    def validate_checkpoint_id(cls, checkpoint_id: object) -> bool:
-        """The folder is given at construction; names are not understood."""
-        return False
 
 
 def _stream(items: list[WriteItem], planner: SavePlanner) -> Iterable[memoryview]:
