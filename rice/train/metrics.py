@@ -26,6 +26,7 @@ Line = Mapping[str, Any]
 PEAK_BF16 = {
     "B200": 2250e12,
     "GH200": 989e12,
+    "H200 NVL": 835e12,
     "H200": 989e12,
     "H100 PCIe": 756e12,
     "H100 NVL": 835e12,

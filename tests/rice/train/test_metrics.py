@@ -97,6 +97,7 @@ def test_an_unknown_device_has_no_mfu() -> None:
     assert peak_flops("NVIDIA H100 PCIe", torch.bfloat16) == 756e12
     assert peak_flops("NVIDIA H100 80GB HBM3", torch.bfloat16) == 989e12
     assert peak_flops("NVIDIA H200", torch.bfloat16) == 989e12
+    assert peak_flops("NVIDIA H200 NVL", torch.bfloat16) == 835e12
     assert peak_flops("NVIDIA L4", torch.bfloat16) == 121e12
     assert peak_flops("NVIDIA L40S", torch.bfloat16) == 362e12
     assert peak_flops("NVIDIA H200", torch.float32) is None
