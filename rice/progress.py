@@ -68,6 +68,11 @@ class BarProgress:
             yield from bars.track(items, total=total_of(items, total), description=description)
 
 
+def bars_if(leads: bool) -> Progress:
+    """Bars on the one of several ranks that speaks for all; the others are silent."""
+    return BarProgress() if leads else SilentProgress()
+
+
 class LineProgress:
     """One JSON line per report, at most five a second, for a parent process that shows the bars."""
 
