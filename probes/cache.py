@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from probes.images import load_ahead
+from probes.protocol import Probe, identity
 from rice.encoders.base import Encoder
 from rice.errors import RiceError
 from rice.files import atomic_write, format_bytes, read_json, sha256_json, write_json
@@ -118,6 +119,12 @@ def encoder_key(encoder: Encoder, size: int, form: str) -> str:
     """
     spec = dataclasses.asdict(encoder.spec)
     return sha256_json([weights_digest(encoder.module), spec, size, form])
+
+
+def material_key(encoder: Encoder, probe: Probe, form: str) -> str:
+    """SHA-256 that names what all seeds of a cell share; `form`: see `encoder_key`."""
+    size = probe.input_size(encoder.spec, None)
+    return sha256_json([encoder_key(encoder, size, form), probe.fingerprint(), identity(probe.config)])
 
 
 def weights_digest(module: nn.Module) -> str:

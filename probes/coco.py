@@ -2,44 +2,63 @@
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from probes.protocol import NotThisLayoutError
-from rice.data.coco import CocoSplit, Roles, SplitFiles, find_splits, open_split, role
+from rice.data.coco import CocoSplit, Roles, SplitFiles, find_splits, fingerprint, open_split, role
 from rice.errors import RiceError
+from rice.files import sha256_json
 from rice.progress import Progress
 
 
-def split_files(root: Path, train: str | None, test: str | None) -> tuple[SplitFiles, SplitFiles]:
-    """Where the splits to learn from and to be judged on lie; by their roles where they are not named.
+@dataclass(frozen=True)
+class CocoPair:
+    """The splits of a dataset to learn from and to be judged on; by their roles where they are not named."""
 
-    Errors: NotThisLayoutError where there is no such dataset; RiceError for an unknown name, or a broken split.
-    """
-    try:
-        splits = find_splits(root)
-    except RiceError as error:
-        raise NotThisLayoutError(str(error)) from error
-    names = [train, test]
-    if None in names:
-        names = [name or default for name, default in zip(names, _roles(root, splits), strict=True)]
-    unknown = [name for name in names if name not in splits]
-    if unknown:
-        raise RiceError(f"no split {unknown[0]!r} at {root}; found: {', '.join(splits)}")
-    first, second = (splits[str(name)] for name in names)
-    return first, second
+    root: Path
+    train: str | None
+    test: str | None
 
+    @cached_property
+    def splits(self) -> tuple[CocoSplit, CocoSplit]:
+        """Both, parsed and checked, once.
 
-def train_and_test(root: Path, train: str | None, test: str | None) -> tuple[CocoSplit, CocoSplit]:
-    """Both splits, parsed and checked. Errors: as `split_files`; RiceError where their categories differ."""
-    first, second = (open_split(root, found.name) for found in split_files(root, train, test))
-    left, right = ({(c.id, c.name) for c in split.categories} for split in (first, second))
-    if left != right:
-        odd = ", ".join(f"{name!r} (id {id_})" for id_, name in sorted(left ^ right)[:3])
-        raise RiceError(
-            f"expected the same categories in {first.name} and {second.name} of one dataset, these differ: {odd}"
-        )
-    return first, second
+        Errors: NotThisLayoutError where there is no such dataset; RiceError for an unknown name, a broken split, or
+        categories that differ.
+        """
+        first, second = (open_split(self.root, found.name) for found in self._files())
+        left, right = ({(c.id, c.name) for c in split.categories} for split in (first, second))
+        if left != right:
+            odd = ", ".join(f"{name!r} (id {id_})" for id_, name in sorted(left ^ right)[:3])
+            raise RiceError(
+                f"expected the same categories in {first.name} and {second.name} of one dataset, these differ: {odd}"
+            )
+        return first, second
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 over both splits' annotations and the names and sizes of their images; nothing is parsed.
+
+        Errors: as `splits`, but for what parsing would find.
+        """
+        return sha256_json([fingerprint(files) for files in self._files()])
+
+    def _files(self) -> tuple[SplitFiles, SplitFiles]:
+        try:
+            splits = find_splits(self.root)
+        except RiceError as error:
+            raise NotThisLayoutError(str(error)) from error
+        names = [self.train, self.test]
+        if None in names:
+            names = [name or default for name, default in zip(names, _roles(self.root, splits), strict=True)]
+        unknown = [name for name in names if name not in splits]
+        if unknown:
+            raise RiceError(f"no split {unknown[0]!r} at {self.root}; found: {', '.join(splits)}")
+        first, second = (splits[str(name)] for name in names)
+        return first, second
 
 
 def by_hash(split: CocoSplit, limit: int | None) -> list[int]:

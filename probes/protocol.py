@@ -75,7 +75,8 @@ class Probe(Protocol):
     """Judges one frozen encoder on one dataset.
 
     A probe is a class with a frozen keyword-only config; `Probe(config, data)` where `data` is the root of a dataset
-    in the layout that the probe reads. Creating one touches no file and imports no torch.
+    in the layout that the probe reads. Creating one touches no file and imports no torch. It may derive from this
+    class, which then keeps both and takes any size that the encoder takes.
     """
 
     name: ClassVar[str]
@@ -83,7 +84,11 @@ class Probe(Protocol):
     """Of the protocol: raised whenever a change of code changes the numbers."""
     Config: ClassVar[type]
 
-    def __init__(self, config: Any, data: Path) -> None: ...
+    config: Any
+    data: Path
+
+    def __init__(self, config: Any, data: Path) -> None:
+        self.config, self.data = config, data
 
     def inspect(self) -> str:
         """One line on what this probe finds at its data root.
@@ -97,8 +102,13 @@ class Probe(Protocol):
         ...
 
     def input_size(self, spec: "EncoderSpec", size: int | None) -> int:
-        """Edge in pixels of the square input that the encoder will see. `size`: asked for by `NAME@SIZE`, or None."""
-        ...
+        """Edge in pixels of the square input that the encoder will see. `size`: asked for by `NAME@SIZE`, or None.
+
+        Errors: RiceError when the encoder cannot take it.
+        """
+        edge = spec.native_size if size is None else size
+        spec.check_size(edge, edge)
+        return edge
 
     def run(self, encoder: "Encoder", *, seed: int, workdir: Path, progress: Progress) -> Iterable[Metric]:
         """Yield the metrics of one seed. Writes only under `workdir`; `workdir/items.parquet` holds per-item scores,

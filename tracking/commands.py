@@ -1,15 +1,14 @@
 """The verbs `rice track train`, `rice track eval` and `rice track run`."""
 
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from rice.encoders.spec import EncoderReference
+from rice.encoders.spec import EncoderReference, EncoderSpec
 from rice.errors import RiceError
-from rice.progress import BarProgress, Progress, SilentProgress
+from rice.progress import BarProgress, bars_if
 from rice.recipes import choice
 from tracking.config import TrackingConfig
 from tracking.protocols import Protocol
@@ -18,7 +17,6 @@ from tracking.recipe import recipes
 if TYPE_CHECKING:
     import torch
 
-    from rice.train.world import World
     from tracking.material import HeldOut
     from tracking.probe import TrackingProbe
     from tracking.score import Scores
@@ -66,84 +64,51 @@ def train(
         device: auto, cpu or cuda.
         dry_run: say what would run and what it would take, and write nothing.
     """
+    from probes.heads import Tower, same_training
+    from rice.encoders.load import describe
     from rice.encoders.weights import plain
+    from rice.train.metrics import read_lines
+    from rice.train.picture import draw_course
     from rice.train.world import join
     from tracking.probe import TrackingProbe
+    from tracking.run import HEADLINES
 
     with join(device) as world:
-        job = _Job(recipe, encoder, plain(weights), seed, world)
-        probe = TrackingProbe(recipe, data)
+        probe, reference = TrackingProbe(recipe, data), EncoderReference.parse(encoder)
+        spec = describe(reference, plain(weights))
+        probe.input_size(spec, reference.size)
         if dry_run:
-            print(job.plan(probe))  # noqa: T201
-        else:
-            job.run(probe, out)
-
-
-@dataclass(frozen=True)
-class _Job:
-    """One `rice track train`."""
-
-    config: TrackingConfig
-    encoder: str
-    weights: str | None
-    seed: int
-    world: "World"
-
-    @cached_property
-    def reference(self) -> EncoderReference:
-        """The encoder's name, parsed."""
-        return EncoderReference.parse(self.encoder)
-
-    def plan(self, probe: "TrackingProbe") -> str:
-        """What a training would do and take, as text."""
-        from rice.encoders.cost import cost
-        from rice.encoders.load import describe
-
-        config, found = self.config, probe.describe()
-        spec = describe(self.reference, self.weights)
-        probe.input_size(spec, self.reference.size)
-        template, search = config.sizes(spec)
-        price = [cost(spec, edge) for edge in (template, search)]
-        gflops = "unknown" if None in (p.gflops for p in price) else f"{sum(p.gflops or 0 for p in price):,.1f} GFLOPs"
-        return "\n".join(
-            [
-                f"encoder   {self.encoder}: template {template} px, search {search} px, "
-                f"{price[0].tokens:,} + {price[1].tokens:,} tokens, {gflops} a pair",
-                f"data      {found}",
-                f"steps     {config.updates:,} of {config.batch}: {config.epochs} x {config.epoch_pairs:,} pairs",
-                f"judges    {sum(map(len, probe.material.clips)):,} frames, {config.at_once} clips at once",
-            ]
-        )
-
-    def run(self, probe: "TrackingProbe", out: Path) -> None:
-        """Train and judge."""
-        from probes.protocol import identity
-        from probes.provenance import same_run
-        from rice.encoders.identity import fingerprint
-        from rice.encoders.load import load_encoder
-        from tracking.run import Training
-
-        encoder = load_encoder(self.reference, weights=self.weights, device=self.world.device).requires_grad_(False)
-        probe.input_size(encoder.spec, self.reference.size)
-        mark = fingerprint(self.reference, self.weights)
+            print(_plan(probe, encoder, spec))  # noqa: T201
+            return
         material = probe.material
-        if self.world.leads:
-            facts = {"encoder": mark, "config": identity(self.config), "seed": self.seed, "data": probe.fingerprint()}
-            same_run(out, facts)
-        training = Training(
-            encoder=encoder,
-            reference=self.encoder,
-            weights=self.weights,
-            fingerprint=mark,
-            material=material,
-            config=self.config,
-            seed=self.seed,
-            folder=out,
-        )
-        outcome = training.run(BarProgress() if self.world.leads else SilentProgress(), self.world)
-        if self.world.leads:
-            _report(out, material.tests, dict(outcome.scores))
-            _draw_course(out)
+        tower = Tower.load(encoder, plain(weights), world.device)
+        if world.leads:
+            same_training(out, tower, probe, seed)
+        outcome = probe.training(tower, seed=seed, folder=out).run(bars_if(world.leads), world)
+        if world.leads:
+            _report(out, material.tests, outcome.scores)
+            log = out / "metrics.jsonl"
+            names = {n for line in read_lines(log) for n in line if n.rpartition(" ")[2] in HEADLINES}
+            draw_course(log, out / "course.png", {name: name for name in sorted(names)}, "score, %")
+
+
+def _plan(probe: "TrackingProbe", encoder: str, spec: EncoderSpec) -> str:
+    """What a training would do and take, as text."""
+    from rice.encoders.cost import cost
+
+    config, found = probe.config, probe.describe()
+    template, search = config.sizes(spec)
+    price = [cost(spec, edge) for edge in (template, search)]
+    gflops = "unknown" if None in (p.gflops for p in price) else f"{sum(p.gflops or 0 for p in price):,.1f} GFLOPs"
+    return "\n".join(
+        [
+            f"encoder   {encoder}: template {template} px, search {search} px, "
+            f"{price[0].tokens:,} + {price[1].tokens:,} tokens, {gflops} a pair",
+            f"data      {found}",
+            f"steps     {config.updates:,} of {config.batch}: {config.epochs} x {config.epoch_pairs:,} pairs",
+            f"judges    {sum(map(len, probe.material.clips)):,} frames, {config.at_once} clips at once",
+        ]
+    )
 
 
 def evaluate(
@@ -175,16 +140,17 @@ def evaluate(
         at_once: clips that are followed together.
         device: auto, cpu or cuda.
     """
+    from probes.heads import EVALUATIONS
     from rice.train.world import join
     from tracking.curves import write_curves
     from tracking.evaluate import Store, follow_all
     from tracking.material import open_tests, place_to_judge
-    from tracking.run import EVALUATIONS, judge_tracks, write_submission
+    from tracking.run import judge_tracks, write_submission
 
     if (out / EVALUATIONS).exists():
         raise RiceError(f"{out} holds a training, whose tracks would be replaced; name another --out")
     with join(device) as world:
-        progress: Progress = BarProgress() if world.leads else SilentProgress()
+        progress = bars_if(world.leads)
         tracker = _load(model, world.device)
         (test,) = open_tests([place_to_judge(data, benchmark=benchmark, split=split)], None, progress)
         store = Store(out)
@@ -235,15 +201,12 @@ def run(
 
 def _load(model: Path, device: "torch.device") -> "Tracker":
     """A tracker with the encoder that it was trained on. Errors: RiceError where that one changed."""
-    from probes.heads import encoder_of
-    from tracking.checkpoint import load_tracker, read_facts
+    from tracking.checkpoint import TrackerFacts, load_tracker
 
-    facts = read_facts(model)
-    encoder = encoder_of(model, facts.encoder, facts.weights, facts.fingerprint, device)
-    return load_tracker(model, encoder)
+    return load_tracker(model, TrackerFacts.read(model).open_tower(model, device))
 
 
-def _report(out: Path, tests: "list[HeldOut] | tuple[HeldOut, ...]", scores: "dict[str, Scores]") -> None:
+def _report(out: Path, tests: "Sequence[HeldOut]", scores: "Mapping[str, Scores]") -> None:
     """scores.json, preview.png, and a line a benchmark on the screen."""
     from rice.files import write_json
     from tracking.evaluate import Store
@@ -261,12 +224,3 @@ def _report(out: Path, tests: "list[HeldOut] | tuple[HeldOut, ...]", scores: "di
         values = "  ".join(f"{name} {value:.2f}" for name, value in part.values.items())
         print(f"{test.title} {test.split}  {values}  ({len(part.frames)} clips, protocol {part.protocol})")  # noqa: T201
     print(f"written to {out}; look at {out / 'preview.png'}")  # noqa: T201
-
-
-def _draw_course(out: Path) -> None:
-    from rice.train.metrics import read_lines
-    from rice.train.picture import draw_course
-    from tracking.run import HEADLINES
-
-    names = {n for line in read_lines(out / "metrics.jsonl") for n in line if n.rpartition(" ")[2] in HEADLINES}
-    draw_course(out / "metrics.jsonl", out / "course.png", {name: name for name in sorted(names)}, "score, %")

@@ -3,8 +3,8 @@
 from dataclasses import dataclass, field
 
 from probes.protocol import run_only
+from probes.training_config import TrainingConfig, check_ranges
 from rice.encoders.spec import EncoderSpec
-from rice.errors import RiceError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,27 +25,24 @@ class HeadsConfig:
 
     def __post_init__(self) -> None:
         """Errors: RiceError naming the fields."""
-        limits = {
+        holds = {
             "blocks": self.blocks >= 1,
             "head_dim": self.head_dim >= 1,
             "channels": self.channels >= 8 and self.channels % 8 == 0,
         }
-        _check(self, limits)
+        check_ranges(self, holds, TrackingConfig.VERB)
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrackingConfig:
+class TrackingConfig(TrainingConfig):
     """What the tracking probe computes; the defaults are OSTrack's, with the paper's schedule for GOT-10k.
 
     Args:
         epochs: passes of `epoch_pairs` pairs (the paper: 100 on GOT-10k, 300 on all four training sets).
         epoch_pairs: pairs of template and search in an epoch.
-        batch: pairs per step, over all ranks.
         learning_rate: of AdamW, until `drop_at`.
-        weight_decay: decoupled.
         warmup: steps of linear warm-up (OSTrack has none).
         drop_at: share of the training after which the rate is a tenth; null: a cosine to zero.
-        clip: largest gradient norm; null: no clipping.
         template_size: edge of the template in pixels, rounded to what the encoder takes.
         search_size: edge of the search region in pixels, likewise.
         template_factor: edge of the template's window, in square roots of the target's area.
@@ -62,19 +59,18 @@ class TrackingConfig:
         test: benchmarks below it to be judged on; empty: the root's own.
         train_sequences: most clips (or still pictures) of each training set, the first by a hash of their names.
         test_sequences: most clips of each test set, likewise.
-        evaluate_every: epochs between evaluations, besides the last; 0: only the last, which is what is reported.
         margin: pixels that a box keeps inside the frame.
         at_once: clips that are followed together. The numbers are the same to rounding.
-        amp: bf16 on GPUs.
         heads: what learns.
     """
+
+    VERB = "rice track train"
 
     epochs: int = 100
     epoch_pairs: int = 60_000
     batch: int = 128
     learning_rate: float = 4e-4
     weight_decay: float = 1e-4
-    warmup: int = 0
     drop_at: float | None = 0.8
     clip: float | None = 0.1
     template_size: int = 128
@@ -93,23 +89,14 @@ class TrackingConfig:
     test: tuple[str, ...] = ()
     train_sequences: int | None = None
     test_sequences: int | None = None
-    evaluate_every: int = run_only(0)
     margin: float = 10.0
     at_once: int = run_only(16)
-    amp: bool = True
     heads: HeadsConfig = field(default_factory=HeadsConfig)
 
-    def __post_init__(self) -> None:
-        """Errors: RiceError naming the fields."""
-        limits = {
-            "epochs": self.epochs >= 1,
-            "epoch_pairs": self.epoch_pairs >= 1,
-            "batch": self.batch >= 1,
-            "learning_rate": self.learning_rate > 0,
-            "weight_decay": self.weight_decay >= 0,
-            "warmup": self.warmup >= 0,
+    def ranges(self) -> dict[str, bool]:
+        """See `TrainingConfig`."""
+        return super().ranges() | {
             "drop_at": self.drop_at is None or 0 < self.drop_at < 1,
-            "clip": self.clip is None or self.clip > 0,
             "template_size": 1 <= self.template_size <= self.search_size,
             "search_size": self.search_size <= 4096,
             "template_factor": 1 <= self.template_factor <= 16,
@@ -124,11 +111,9 @@ class TrackingConfig:
             "brightness": 0 <= self.brightness < 1,
             "train_sequences": self.train_sequences is None or self.train_sequences >= 1,
             "test_sequences": self.test_sequences is None or self.test_sequences >= 1,
-            "evaluate_every": self.evaluate_every >= 0,
             "margin": self.margin >= 1,
             "at_once": self.at_once >= 1,
         }
-        _check(self, limits)
 
     @property
     def updates(self) -> int:
@@ -143,9 +128,3 @@ class TrackingConfig:
 
 def _nearest(size: int, multiple: int) -> int:
     return max(1, round(size / multiple)) * multiple
-
-
-def _check(config: object, limits: dict[str, bool]) -> None:
-    wrong = [f"{name}={getattr(config, name)}" for name, holds in limits.items() if not holds]
-    if wrong:
-        raise RiceError(f"{', '.join(wrong)} is out of range; see rice track train --help")

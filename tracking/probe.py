@@ -3,20 +3,22 @@
 from collections.abc import Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
-from probes.protocol import Metric, Resampling, identity
+from probes.protocol import Metric, Probe, Resampling
 from rice.errors import RiceError
 from rice.progress import Progress, SilentProgress
 from tracking.config import TrackingConfig
 
 if TYPE_CHECKING:
+    from probes.heads import Tower
     from rice.encoders.base import Encoder
     from rice.encoders.spec import EncoderSpec
     from tracking.material import Material, Places
+    from tracking.run import Training
 
 
-class TrackingProbe:
+class TrackingProbe(Probe):
     """Frozen tokens of template and search -> two ViT blocks -> CENTER head, judged by each benchmark's own protocol.
 
     The data root is one benchmark, or a folder of several of which the configuration names those that train and test.
@@ -25,13 +27,8 @@ class TrackingProbe:
     server.
     """
 
-    name: ClassVar[str] = "tracking"
-    version: ClassVar[int] = 1
-    Config: ClassVar[type] = TrackingConfig
-
-    def __init__(self, config: TrackingConfig, data: Path) -> None:
-        self.config = config
-        self.data = data
+    name, version, Config = "tracking", 1, TrackingConfig
+    config: TrackingConfig
 
     def inspect(self) -> str:
         """One line on what would train and test. Errors: RiceError, also where a server has all truth; its kind tells
@@ -82,24 +79,13 @@ class TrackingProbe:
 
         The seed sets initialisation, which pairs are drawn, and how they are cut and varied.
         """
-        from probes.cache import encoder_key
-        from rice.files import sha256_json
+        from probes.cache import material_key
+        from probes.heads import Tower
         from rice.train.world import World
         from tracking.items import metrics, write_items
-        from tracking.run import Training
 
-        weights = encoder_key(encoder, self.input_size(encoder.spec, None), "tracking")
-        key = sha256_json([weights, self.fingerprint(), identity(self.config)])[:20]
-        training = Training(
-            encoder=encoder,
-            reference=encoder.spec.name,
-            weights=encoder.weights,
-            fingerprint=weights,
-            material=self.material,
-            config=self.config,
-            seed=seed,
-            folder=workdir / key / f"seed{seed}",
-        )
+        folder = workdir / material_key(encoder, self, "tracking")[:20] / f"seed{seed}"
+        training = self.training(Tower.of(encoder), seed=seed, folder=folder)
         outcome = training.run(progress, World(0, 1, encoder.device))
         training.keep(workdir / "kept")
         judged = [test for test in self.material.tests if test.benchmark in outcome.scores]
@@ -107,6 +93,12 @@ class TrackingProbe:
         write_items(workdir / "items.parquet", scores)
         for test in judged:
             yield from metrics(test.benchmark, scores[test.benchmark], test.split, self.protocol())
+
+    def training(self, tower: "Tower", *, seed: int, folder: Path) -> "Training":
+        """One training that writes under `folder`."""
+        from tracking.run import Training
+
+        return Training(tower=tower, material=self.material, config=self.config, seed=seed, folder=folder)
 
     @staticmethod
     def resampling(items: Path) -> Iterable[Resampling]:

@@ -1,32 +1,26 @@
 """One training on one data root, judged: what the probe and the command both do."""
 
 import dataclasses
-import math
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from probes.provenance import versions
-from rice.encoders.base import Encoder
-from rice.files import read_json, write_json
+from probes.heads import LAST, Tower, keep_heads
 from rice.progress import Progress
 from rice.train.world import World
-from tracking.checkpoint import Facts, save_tracker
+from tracking.checkpoint import TrackerFacts
 from tracking.config import TrackingConfig
 from tracking.evaluate import TRACKS, Store, follow_all
 from tracking.material import HeldOut, Material
 from tracking.metrics import Truth
-from tracking.model import build_head, grids
 from tracking.pairs import Sampler
 from tracking.protocols import Protocol
 from tracking.score import Scores, judge
 from tracking.sequence import Sequence as Clip
 from tracking.submit import got10k_zip, trackingnet_zip
-from tracking.tracker import Tracker
+from tracking.tracker import Tracker, build_tracker
 from tracking.train import train_head
-
-BEST, LAST, EVALUATIONS = "best.safetensors", "last.safetensors", "evaluations.json"
 
 HEADLINES = ("success", "ao")
 """The first score of a benchmark, by which trackers are compared."""
@@ -77,12 +71,9 @@ class Outcome:
 
 @dataclass(frozen=True, kw_only=True)
 class Training:
-    """A training on `encoder` (named `reference`, with `weights` of `fingerprint`) that writes under `folder`."""
+    """A training on a frozen encoder that writes under `folder`."""
 
-    encoder: Encoder
-    reference: str
-    weights: str | None
-    fingerprint: str
+    tower: Tower
     material: Material
     config: TrackingConfig
     seed: int
@@ -93,7 +84,8 @@ class Training:
 
         Errors: RiceError for data that cannot train, or a checkpoint of another configuration.
         """
-        tracker, config = self._fresh(), self.config
+        config = self.config
+        tracker = build_tracker(self.tower.encoder, config, seed=self.seed)
         last: Outcome | None = None
 
         def evaluate(done: int) -> dict[str, float]:
@@ -104,17 +96,16 @@ class Training:
                 last = self._judge(tracker)
                 return self._keep(last, done) if world.leads else {}
 
-        every = max(1, round(config.updates * config.evaluate_every / config.epochs))
         sampler = Sampler(sources=self.material.sources, sizes=tracker.sizes, config=config, seed=self.seed)
         train_head(
-            self.encoder,
+            tracker.encoder,
             tracker.head,
             sampler,
             folder=self.folder,
             progress=progress,
             world=world,
             evaluate=evaluate,
-            every=every if config.evaluate_every else 0,
+            every=config.evaluation_steps(config.updates),
         )
         if last is None:  # resumed after the last step
             self._follow(tracker, progress, world)
@@ -125,13 +116,6 @@ class Training:
     def store(self) -> Store:
         """Where the tracks of the latest evaluation are."""
         return Store(self.folder)
-
-    def _fresh(self) -> Tracker:
-        spec = self.encoder.spec
-        sizes = self.config.sizes(spec)
-        template, search = grids(sizes, spec.patch)
-        head = build_head(self.config.heads, width=spec.width, template=template, search=search, seed=self.seed)
-        return Tracker(self.encoder, head.to(self.encoder.device), sizes, self.config)
 
     def _follow(self, tracker: Tracker, progress: Progress, world: World) -> None:
         follow_all(
@@ -145,14 +129,18 @@ class Training:
     def _keep(self, outcome: Outcome, done: int) -> dict[str, float]:
         """Write the tracker as it is, and keep it where it is the best so far. Its scores by benchmark and name."""
         scores = flat(outcome.scores)
-        facts = self._facts(outcome.tracker, done, scores)
-        save_tracker(self.folder / LAST, outcome.tracker, facts)
-        earlier = [entry for entry in self.evaluations() if entry["done"] < done]
-        if headline(scores) >= max((headline(entry) for entry in earlier), default=-math.inf):
-            save_tracker(self.folder / BEST, outcome.tracker, facts)
+        facts = TrackerFacts(
+            **self.tower.facts(),
+            sizes=outcome.tracker.sizes,
+            config=dataclasses.asdict(self.config),
+            seed=self.seed,
+            done=done,
+            updates=self.config.updates,
+            scores=scores,
+        )
         for test in self.material.tests:
             write_submission(test, self.store, self.folder)
-        write_json(self.folder / EVALUATIONS, [*earlier, {"done": done, **scores}])
+        keep_heads(self.folder, outcome.tracker.head, facts, headline)
         return scores
 
     def keep(self, folder: Path) -> None:
@@ -162,29 +150,6 @@ class Training:
         for path in (self.folder / LAST, *self.folder.glob("submission-*.zip")):
             shutil.copy2(path, folder)
         shutil.copytree(self.folder / TRACKS, folder / TRACKS)
-
-    def evaluations(self) -> list[dict[str, float]]:
-        """Scores of the test sets after so many updates, in order."""
-        path = self.folder / EVALUATIONS
-        found: list[dict[str, float]] = read_json(path) if path.exists() else []
-        return found
-
-    def _facts(self, tracker: Tracker, done: int, scores: dict[str, float]) -> Facts:
-        spec = self.encoder.spec
-        return Facts(
-            encoder=self.reference,
-            weights=self.weights,
-            fingerprint=self.fingerprint,
-            patch=spec.patch,
-            width=spec.width,
-            sizes=tracker.sizes,
-            config=dataclasses.asdict(self.config),
-            seed=self.seed,
-            done=done,
-            updates=self.config.updates,
-            scores=scores,
-            versions=versions(),
-        )
 
 
 def flat(scores: Mapping[str, Scores]) -> dict[str, float]:

@@ -17,7 +17,7 @@ from rice.data.video import Image_HW3
 from rice.encoders.base import Encoder
 from rice.errors import RiceError
 from tracking.config import TrackingConfig
-from tracking.model import Maps, TrackingHead, tokens
+from tracking.model import Maps, TrackingHead, build_head, grids, tokens
 from tracking.windows import Crop_SS3, Window, clip_box
 
 Box = tuple[float, float, float, float]
@@ -88,6 +88,16 @@ class Tracker:
         images_K3SS = torch.from_numpy(np.stack(crops)).to(self.encoder.device).permute(0, 3, 1, 2).float().div(255)
         with torch.inference_mode(), autocast(self.encoder.device, self.config.amp):
             return tokens(self.encoder(images_K3SS).patches)
+
+
+def build_tracker(
+    encoder: Encoder, config: TrackingConfig, sizes: tuple[int, int] | None = None, *, seed: int = 0
+) -> Tracker:
+    """With a fresh head from `seed`, on the encoder's device. `sizes`: where they are not what `config` gives."""
+    sizes = sizes or config.sizes(encoder.spec)
+    template, search = grids(sizes, encoder.spec.patch)
+    head = build_head(config.heads, width=encoder.spec.width, template=template, search=search, seed=seed)
+    return Tracker(encoder, head.to(encoder.device), sizes, config)
 
 
 def cut_all(windows: Sequence[Window], frames: Sequence[Image_HW3], size: int, pool: Executor | None) -> list[Crop_SS3]:

@@ -70,15 +70,8 @@ def batches(encoder: Encoder, sampler: Sampler, start: int, world: World) -> Ite
 
 def fit_config(config: TrackingConfig) -> FitConfig:
     """The schedule in updates."""
-    return FitConfig(
-        updates=config.updates,
-        learning_rate=config.learning_rate,
-        weight_decay=config.weight_decay,
-        warmup=config.warmup,
-        milestones=() if config.drop_at is None else (config.drop_at,),
-        clip=config.clip,
-        amp=config.amp,
-    )
+    milestones = () if config.drop_at is None else (config.drop_at,)
+    return config.schedule(config.updates, warmup=config.warmup, milestones=milestones)
 
 
 def _losses(head: nn.Module, batch: Batch) -> dict[str, Tensor]:

@@ -14,15 +14,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from probes.cache import FrozenFeatures, encoder_key, open_features
+from probes.cache import FrozenFeatures, open_features
 from probes.coco import by_hash
 from probes.dense.model import TokenGrid, token_source
 from probes.images import load_ahead
-from probes.protocol import identity
 from rice.data.coco import IGNORE, CocoSplit
 from rice.encoders.base import Encoder
 from rice.errors import RiceError
-from rice.files import atomic_write, sha256_json
+from rice.files import atomic_write
 from rice.progress import Progress
 
 if TYPE_CHECKING:
@@ -173,18 +172,18 @@ def prepare(
     test: CocoSplit,
     size: int,
     config: "DenseConfig",
-    workdir: Path,
+    key: str,
+    folder: Path,
     progress: Progress,
 ) -> Material:
-    """Features and targets, from `workdir` where an earlier seed or an interrupted run left them.
+    """Features and targets, from `folder` where an earlier seed or an interrupted run left them.
 
-    The train features, read in every epoch, come first where the disk budget does not hold both.
+    The train features, read in every epoch, come first where the disk budget does not hold both. `key` identifies
+    encoder, data and configuration.
     """
     grid = TokenGrid.of(encoder.spec, size)
     parts = divide(train, limit=config.train_images, validation_fraction=config.validation_fraction)
-    weights = encoder_key(encoder, size, "tokens, LayerNorm")
-    key = sha256_json([weights, train.fingerprint(), test.fingerprint(), identity(config)])
-    folder, budget = workdir / key[:20], config.cache_gb * 1e9
+    budget = config.cache_gb * 1e9
     features = []
     for name, split, images in (("train", train, parts.pool), ("test", test, range(len(test.images)))):
         source = token_source(encoder, key, split, images, grid)

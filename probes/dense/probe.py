@@ -4,15 +4,15 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Literal
 
 from probes.linear_config import LinearConfig
-from probes.protocol import Metric, NotThisLayoutError, Resampling
+from probes.protocol import Metric, NotThisLayoutError, Probe, Resampling
 from rice.errors import RiceError
 from rice.progress import Progress
 
 if TYPE_CHECKING:
-    from rice.data.coco import CocoSplit, SplitFiles
+    from probes.coco import CocoPair
     from rice.encoders.base import Encoder
     from rice.encoders.spec import EncoderSpec
 
@@ -43,26 +43,21 @@ class DenseConfig(LinearConfig):
             raise RiceError(f"expected at least 2 train-images, got {self.train_images}")
 
 
-class DenseProbe:
+class DenseProbe(Probe):
     """Frozen patch tokens -> linear head -> per-pixel classes, on any dataset in COCO's layout.
 
     The background is class 0; pixels of a crowd that belong to no instance are ignored. `items.parquet` holds pixel
     counts per test image and class (see `probes.dense.evaluate.write_items`).
     """
 
-    name: ClassVar[str] = "dense"
-    version: ClassVar[int] = 1
-    Config: ClassVar[type] = DenseConfig
-
-    def __init__(self, config: DenseConfig, data: Path) -> None:
-        self.config = config
-        self.data = data
+    name, version, Config = "dense", 1, DenseConfig
+    config: DenseConfig
 
     def inspect(self) -> str:
         """One line on the splits that would train and test. Errors: RiceError; its kind tells foreign from broken."""
         from probes.coco import describe
 
-        train, test = self._splits
+        train, test = self._pair.splits
         for split in (train, test):
             if not any(a.segmentation for image in split.images for a in image.annotations):
                 raise NotThisLayoutError(
@@ -71,15 +66,12 @@ class DenseProbe:
         return f"trains on {describe(train)}; tests on {describe(test)}; {len(train.categories)} classes"
 
     def fingerprint(self) -> str:
-        """SHA-256 over both splits' annotations and the names and sizes of their images."""
-        from rice.data.coco import fingerprint
-        from rice.files import sha256_json
-
-        return sha256_json([fingerprint(files) for files in self._files()])
+        """See `CocoPair`."""
+        return self._pair.fingerprint
 
     def count_images(self) -> int:
         """Pictures of both splits that pass through the encoder."""
-        train, test = (len(split.images) for split in self._splits)
+        train, test = (len(split.images) for split in self._pair.splits)
         return min(train, self.config.train_images or train) + test
 
     def decode_all(self, progress: Progress) -> None:
@@ -87,18 +79,16 @@ class DenseProbe:
         from probes.coco import decode_all
         from rice.data.coco import CocoSplit
 
-        decode_all(self._splits, CocoSplit.semantic_map, progress)
+        decode_all(self._pair.splits, CocoSplit.semantic_map, progress)
 
     def input_size(self, spec: "EncoderSpec", size: int | None) -> int:
         """Native: `size`, else the encoder's own. Matched: 32 patches. Errors: RiceError when the encoder cannot."""
-        if self.config.grid == "native":
-            edge = spec.native_size if size is None else size
-        else:
+        if self.config.grid == "matched":
             edge = MATCHED_TOKENS * spec.patch
             if size not in (None, edge):
                 raise RiceError(f"grid matched gives {spec.name} {edge} pixels, but @{size} was asked; drop @{size}")
-        spec.check_size(edge, edge)
-        return edge
+            size = edge
+        return super().input_size(spec, size)
 
     def run(self, encoder: "Encoder", *, seed: int, workdir: Path, progress: Progress) -> Iterator[Metric]:
         """Yield mean IoU, foreground mean IoU and pixel accuracy of one seed. See `probes.protocol.Probe`.
@@ -106,12 +96,14 @@ class DenseProbe:
         The seed sets initialisation, order and the train subsample; features, targets and token statistics (of the
         whole fit part) are shared between seeds.
         """
+        from probes.cache import material_key
         from probes.dense import data, evaluate, train
         from probes.dense.scores import SCORES
 
-        (train_split, test_split), config = self._splits, self.config
-        size = self.input_size(encoder.spec, None)
-        material = data.prepare(encoder, train_split, test_split, size, config, workdir, progress)
+        (train_split, test_split), config = self._pair.splits, self.config
+        key, size = material_key(encoder, self, "tokens, LayerNorm"), self.input_size(encoder.spec, None)
+        folder = workdir / key[:20]
+        material = data.prepare(encoder, train_split, test_split, size, config, key, folder, progress)
         heads, chosen = train.train_and_choose(material, config, seed=seed, progress=progress)
         counts = evaluate.judge(partial(heads.one, index=chosen), material, test_split, config.batch, progress)
         image_ids = [image.id for image in test_split.images]
@@ -147,13 +139,7 @@ class DenseProbe:
         )
 
     @cached_property
-    def _splits(self) -> "tuple[CocoSplit, CocoSplit]":
-        """Train and test, checked; parsed once for all seeds."""
-        from probes.coco import train_and_test
+    def _pair(self) -> "CocoPair":
+        from probes.coco import CocoPair
 
-        return train_and_test(self.data, self.config.train_split, self.config.test_split)
-
-    def _files(self) -> "tuple[SplitFiles, SplitFiles]":
-        from probes.coco import split_files
-
-        return split_files(self.data, self.config.train_split, self.config.test_split)
+        return CocoPair(self.data, self.config.train_split, self.config.test_split)

@@ -1,8 +1,6 @@
 """The verbs `rice detect train`, `rice detect eval` and `rice detect predict`."""
 
-import dataclasses
 from collections.abc import Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,15 +10,19 @@ from probes.detection.config import DetectionConfig
 from probes.detection.evaluators import Evaluator
 from probes.detection.recipe import recipes
 from probes.detection.score import IouType, Scores
+from probes.detection.suites import domain_means
 from rice.encoders.spec import EncoderReference
 from rice.errors import RiceError
-from rice.progress import BarProgress, Progress, SilentProgress
+from rice.progress import BarProgress, bars_if
 from rice.recipes import choice
 
 if TYPE_CHECKING:
-    from probes.detection.checkpoint import Facts
+    import torch
+
+    from probes.detection.checkpoint import DetectorFacts
     from probes.detection.model import Detector
     from probes.detection.probe import DetectionProbe
+    from probes.heads import Tower
     from rice.data.coco import CocoSplit
     from rice.encoders.base import Encoder
     from rice.train.world import World
@@ -71,123 +73,74 @@ def train(
         evaluator: faster (faster-coco-eval), pycocotools or lvis; they give the same numbers.
         dry_run: say what would run and what it would take, and write nothing.
     """
+    from probes.detection.probe import DetectionProbe
+    from probes.heads import Tower
     from rice.encoders.weights import plain
     from rice.train.world import join
 
     with join(device) as world:
-        job = _Job(recipe, encoder, plain(weights), seed, evaluator, world)
-        datasets = job.datasets(data)
+        probe = DetectionProbe(recipe, data)
+        probe.inspect()
         if dry_run:
-            for name, dataset in datasets.items():
-                print(job.plan(name, dataset))  # noqa: T201
+            for name, dataset in probe.datasets.items():
+                print(_plan(name, dataset, encoder, plain(weights)))  # noqa: T201
             return
-        scores = {name: job.run(dataset, out / name if name else out) for name, dataset in datasets.items()}
-        if world.leads and "" not in scores:
-            _print_domains(data, recipe.suite, scores)
+        tower = Tower.load(encoder, plain(weights), world.device)
+        scores = {
+            name: _train(dataset, tower, seed, evaluator, out / name, world) for name, dataset in probe.datasets.items()
+        }
+        if world.leads and probe.suite is not None:
+            means = domain_means({name: values["AP"] for name, values in scores.items()}, probe.suite)
+            print("\n".join(f"{domain:<20} {100 * value:6.2f}" for domain, value in means.items()))  # noqa: T201
 
 
-@dataclasses.dataclass(frozen=True)
-class _Job:
-    """One `rice detect train`: the same for every dataset of a suite."""
+def _plan(name: str, dataset: "DetectionProbe", encoder: str, weights: str | None) -> str:
+    """What a training would do and take, as text."""
+    from probes.coco import describe as describe_split
+    from probes.detection.data import training_set
+    from probes.detection.material import cache_bytes
+    from rice.encoders.cost import cost
+    from rice.encoders.load import describe
+    from rice.files import format_bytes
 
-    config: DetectionConfig
-    encoder: str
-    weights: str | None
-    seed: int
-    evaluator: Evaluator
-    world: "World"
+    (train, test), config = dataset.splits, dataset.config
+    spec, shown = describe(EncoderReference.parse(encoder), weights), training_set(train, config)
+    size = spec.native_size
+    price, updates = cost(spec, size), shown.updates(config)
+    disk = cache_bytes(config, spec.width, spec.check_size(size, size), len(shown.images), len(test.images))
+    seen = updates * config.batch
+    gflops = "unknown" if price.gflops is None else f"{price.gflops:,.1f} GFLOPs an image"
+    return "\n".join(
+        [
+            *([f"{name}:"] if name else []),
+            f"encoder   {encoder} at {size} px: {price.tokens:,} tokens, {gflops}",
+            f"trains    on {describe_split(train)}, {len(shown.images):,} with something to learn",
+            f"tests     on {describe_split(test)}",
+            f"learns    {len(train.categories)} categories, {'boxes and masks' if shown.masks else 'boxes'}",
+            f"steps     {updates:,} of {config.batch}: {seen:,} images, {config.epochs} epochs",
+            f"cache     {format_bytes(disk)} of frozen features, "
+            + (f"of --cache-gb {config.cache_gb:g}" if config.cache_gb else "not asked for (--cache-gb)"),
+        ]
+    )
 
-    def datasets(self, data: Path) -> "dict[str, DetectionProbe]":
-        """What to train on, by name; one without a name where `data` is a dataset. All are read and checked."""
-        from probes.detection.probe import DetectionProbe
-        from probes.detection.suites import find_suite
 
-        suite = find_suite(data, name=self.config.suite)
-        roots = {"": data} if suite is None else {dataset.name: dataset.path for dataset in suite.datasets}
-        datasets = {name: DetectionProbe(self.config, root) for name, root in roots.items()}
-        for dataset in datasets.values():
-            dataset.inspect()
-        return datasets
+def _train(
+    dataset: "DetectionProbe", tower: "Tower", seed: int, evaluator: Evaluator, out: Path, world: "World"
+) -> dict[str, float]:
+    """Train and judge on one dataset. Returns the scores of boxes."""
+    from probes.detection.run import JUDGED
+    from probes.heads import same_training
+    from rice.train.picture import draw_course
 
-    @cached_property
-    def reference(self) -> EncoderReference:
-        """The encoder's name, parsed."""
-        return EncoderReference.parse(self.encoder)
-
-    @cached_property
-    def tower(self) -> "Encoder":
-        """The encoder, frozen; loaded once for all datasets."""
-        from rice.encoders.load import load_encoder
-
-        return load_encoder(self.reference, weights=self.weights, device=self.world.device).requires_grad_(False)
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """Of the encoder's weights."""
-        from rice.encoders.identity import fingerprint
-
-        return fingerprint(self.reference, self.weights)
-
-    def plan(self, name: str, dataset: "DetectionProbe") -> str:
-        """What a training would do and take, as text."""
-        from probes.coco import describe as describe_split
-        from probes.detection.data import training_set
-        from probes.detection.material import cache_bytes
-        from rice.encoders.cost import cost
-        from rice.encoders.load import describe
-        from rice.files import format_bytes
-
-        train, test = dataset.splits
-        spec, shown = describe(self.reference, self.weights), training_set(train, self.config)
-        size = spec.native_size
-        price, updates = cost(spec, size), shown.updates(self.config)
-        disk = cache_bytes(self.config, spec.width, spec.check_size(size, size), len(shown.images), len(test.images))
-        seen = updates * self.config.batch
-        gflops = "unknown" if price.gflops is None else f"{price.gflops:,.1f} GFLOPs an image"
-        return "\n".join(
-            [
-                *([f"{name}:"] if name else []),
-                f"encoder   {self.encoder} at {size} px: {price.tokens:,} tokens, {gflops}",
-                f"trains    on {describe_split(train)}, {len(shown.images):,} with something to learn",
-                f"tests     on {describe_split(test)}",
-                f"learns    {len(train.categories)} categories, {'boxes and masks' if shown.masks else 'boxes'}",
-                f"steps     {updates:,} of {self.config.batch}: {seen:,} images, {self.config.epochs} epochs",
-                f"cache     {format_bytes(disk)} of frozen features, "
-                + (f"of --cache-gb {self.config.cache_gb:g}" if self.config.cache_gb else "not asked for (--cache-gb)"),
-            ]
-        )
-
-    def run(self, dataset: "DetectionProbe", out: Path) -> dict[str, float]:
-        """Train and judge on one dataset. Returns the scores of boxes."""
-        from probes.detection.run import Training
-        from probes.protocol import identity
-        from probes.provenance import same_run
-
-        train, test = dataset.splits
-        encoder = self.tower
-        if self.world.leads:
-            facts = {"encoder": self.fingerprint, "size": encoder.spec.native_size, "config": identity(self.config)}
-            same_run(out, facts | {"seed": self.seed, "train": train.fingerprint(), "test": test.fingerprint()})
-        training = Training(
-            encoder=encoder,
-            reference=self.encoder,
-            weights=self.weights,
-            fingerprint=self.fingerprint,
-            train=train,
-            test=test,
-            size=encoder.spec.native_size,
-            config=self.config,
-            seed=self.seed,
-            folder=out,
-            features=out,
-            evaluator=self.evaluator,
-        )
-        outcome = training.run(BarProgress() if self.world.leads else SilentProgress(), self.world)
-        scores = {kind: judged.scores for kind, judged in outcome.judged.items()}
-        if self.world.leads:
-            _report(out, scores, test, outcome.results)
-            _draw_course(out)
-        return scores["bbox"].values
+    if world.leads:
+        same_training(out, tower, dataset, seed)
+    training = dataset.training(tower, seed=seed, folder=out, features=out, evaluator=evaluator)
+    outcome = training.run(bars_if(world.leads), world)
+    scores = {kind: judged.scores for kind, judged in outcome.judged.items()}
+    if world.leads:
+        _report(out, scores, training.test, outcome.results)
+        draw_course(out / "metrics.jsonl", out / "course.png", JUDGED, "average precision, %")
+    return scores["bbox"].values
 
 
 def evaluate(
@@ -225,9 +178,8 @@ def evaluate(
         if known != set(facts.categories):
             odd = sorted(known ^ set(facts.categories))[0]
             raise RiceError(f"{model} knows other categories than {test.files.annotations}: {odd[1]!r} (id {odd[0]})")
-        progress: Progress = BarProgress() if world.leads else SilentProgress()
         part = held_out(encoder, test, facts.size)
-        results = detect_split(part, detector, folder=out, progress=progress, world=world)
+        results = detect_split(part, detector, folder=out, progress=bars_if(world.leads), world=world)
         if world.leads:
             judged = judge_results(test, part.images, results, masks=facts.masks, evaluator=evaluator)
             write_json(out / "results.json", results)
@@ -266,13 +218,12 @@ def predict(
     print(f"{count} objects of score {threshold:g} and more in {len(pictures)} pictures, drawn under {out}")  # noqa: T201
 
 
-def _load(model: Path, device: Any) -> "tuple[Facts, Detector, Encoder]":
+def _load(model: Path, device: "torch.device") -> "tuple[DetectorFacts, Detector, Encoder]":
     """A detector with the encoder that it was trained on. Errors: RiceError where that one changed."""
-    from probes.detection.checkpoint import load_detector, read_facts
-    from probes.heads import encoder_of
+    from probes.detection.checkpoint import DetectorFacts, load_detector
 
-    facts = read_facts(model)
-    encoder = encoder_of(model, facts.encoder, facts.weights, facts.fingerprint, device)
+    facts = DetectorFacts.read(model)
+    encoder = facts.open_tower(model, device)
     return facts, load_detector(model, encoder), encoder
 
 
@@ -301,19 +252,3 @@ def _readable(found: Sequence[dict[str, Any]], most: int = 8) -> float:
     """A threshold that leaves a picture readable: its surest few, of at least 0.3 where there are such."""
     scores = sorted((r["score"] for r in found), reverse=True)
     return max(0.3, scores[most]) if len(scores) > most else 0.3
-
-
-def _draw_course(out: Path) -> None:
-    from probes.detection.run import JUDGED
-    from rice.train.picture import draw_course
-
-    draw_course(out / "metrics.jsonl", out / "course.png", JUDGED, "average precision, %")
-
-
-def _print_domains(data: Path, name: str | None, scores: dict[str, dict[str, float]]) -> None:
-    from probes.detection.suites import domain_means, find_suite
-
-    suite = find_suite(data, name=name)
-    if suite is not None:
-        for domain, value in domain_means({name: part["AP"] for name, part in scores.items()}, suite).items():
-            print(f"{domain:<20} {100 * value:6.2f}")  # noqa: T201

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from probes.protocol import run_only
+from probes.training_config import TrainingConfig, check_ranges
 from rice.errors import RiceError
 
 Choice = Literal["auto", "always", "never"]
@@ -66,22 +67,26 @@ class HeadsConfig:
 
     def __post_init__(self) -> None:
         """Errors: RiceError naming the fields."""
-        counts = ("channels", "hidden", "rpn_samples", "proposals", "roi_samples", "federated_classes")
-        wrong = [name for name in counts if getattr(self, name) < 1]
-        wrong += [name for name in ("rpn_convs", "box_convs", "mask_convs") if getattr(self, name) < 0]
-        wrong += [name for name in ("rpn_nms", "roi_positives", "nms") if not 0 < getattr(self, name) <= 1]
-        if len(self.cascade_ious) != len(self.cascade_weights) or not self.cascade_ious:
-            wrong.append("cascade_ious and cascade_weights, which need a value for each stage")
-        if min(self.rpn_top) < 1 or not self.anchor_ratios or min(self.anchor_ratios, default=0) <= 0:
-            wrong.append("rpn_top or anchor_ratios")
-        if self.detections is not None and self.detections < 1:
-            wrong.append("detections")
-        if wrong:
-            raise RiceError(f"{', '.join(wrong)} out of range; see rice detect train --help")
+        holds = {name: getattr(self, name) >= 1 for name in ("channels", "hidden", "proposals", "federated_classes")}
+        holds |= {name: getattr(self, name) >= 0 for name in ("rpn_convs", "box_convs", "mask_convs")}
+        holds |= {name: 0 < getattr(self, name) <= 1 for name in ("rpn_nms", "roi_positives", "nms")}
+        holds |= {
+            "anchor_scale": self.anchor_scale > 0,
+            "anchor_ratios": min(self.anchor_ratios, default=0) > 0,
+            "rpn_samples": self.rpn_samples >= 2,  # half of them are positive
+            "rpn_top": min(self.rpn_top) >= 1,
+            "roi_samples": self.roi_samples * self.roi_positives >= 1,
+            "cascade_ious": bool(self.cascade_ious) and all(0 < iou <= 1 for iou in self.cascade_ious),
+            "cascade_weights": [min(pair) > 0 for pair in self.cascade_weights] == [True] * len(self.cascade_ious),
+            "score_threshold": self.score_threshold is None or 0 <= self.score_threshold <= 1,
+            "detections": self.detections is None or self.detections >= 1,
+            "federated_power": self.federated_power >= 0,
+        }
+        check_ranges(self, holds, DetectionConfig.VERB)
 
 
 @dataclass(frozen=True, kw_only=True)
-class DetectionConfig:
+class DetectionConfig(TrainingConfig):
     """What the detection probe computes; the defaults are the paper's where it speaks, detectron2's where it does not.
 
     The paper (4.3, Table 3) says: frozen encoder, Cascade Mask R-CNN of detectron2, pyramid at 0.25x to 4x of the
@@ -89,12 +94,9 @@ class DetectionConfig:
 
     Args:
         epochs: passes over the training pictures (12 is detectron2's 1x schedule).
-        batch: pictures per step, over all ranks.
-        learning_rate: peak of AdamW.
         weight_decay: decoupled; normalisation layers have none.
         warmup: steps of linear warm-up, at most a tenth of all.
         milestones: shares of the training after which the rate falls to a tenth; empty: a cosine to zero.
-        clip: largest gradient norm; null: no clipping, as in the recipe.
         jitter: range of the random scale; 1 fits the picture into the square. 0.1 and 2 are large-scale jitter.
         flip: probability of mirroring.
         repeat_threshold: pictures of categories on a smaller share of all pictures are repeated (LVIS: 0.001).
@@ -103,13 +105,12 @@ class DetectionConfig:
         train_split: name of the split to learn from, where `rice data check` would choose another.
         test_split: name of the split to be judged on, likewise.
         suite: roboflow100 or rf100-vl, where a folder of datasets could be either.
-        evaluate_every: epochs between evaluations on the test split, besides the last; 0: only the last. What is
-            reported is always the last epoch: choosing the best one would look at the test.
-        amp: bf16 on GPUs.
         cache_gb: disk in GB for frozen features that are computed once (2 x 1.5 MiB a picture for B/16 at 512 with
             mirroring; not with jitter); 0: computed anew in every epoch. The numbers are the same.
         heads: the detector.
     """
+
+    VERB = "rice detect train"
 
     epochs: int = 12
     batch: int = 64
@@ -117,7 +118,6 @@ class DetectionConfig:
     weight_decay: float = 0.1
     warmup: int = 250
     milestones: tuple[float, ...] = (8 / 12, 11 / 12)
-    clip: float | None = None
     jitter: tuple[float, float] = (1.0, 1.0)
     flip: float = 0.5
     repeat_threshold: float = 0.0
@@ -126,31 +126,23 @@ class DetectionConfig:
     train_split: str | None = None
     test_split: str | None = None
     suite: str | None = None
-    evaluate_every: int = run_only(0)
-    amp: bool = True
     cache_gb: float = run_only(0.0)
     heads: HeadsConfig = field(default_factory=HeadsConfig)
 
     def __post_init__(self) -> None:
         """Errors: RiceError naming the fields."""
-        limits = {
-            "epochs": self.epochs >= 1,
-            "batch": self.batch >= 1,
-            "learning_rate": self.learning_rate > 0,
-            "weight_decay": self.weight_decay >= 0,
-            "warmup": self.warmup >= 0,
+        super().__post_init__()
+        if self.cache_gb and self.jitter != (1.0, 1.0):
+            raise RiceError("features of jittered pictures differ in every epoch; use --cache-gb 0 or --jitter 1 1")
+
+    def ranges(self) -> dict[str, bool]:
+        """See `TrainingConfig`."""
+        return super().ranges() | {
             "milestones": list(self.milestones) == sorted(self.milestones) and all(0 < m < 1 for m in self.milestones),
-            "clip": self.clip is None or self.clip > 0,
             "jitter": 0 < self.jitter[0] <= self.jitter[1] <= 16,
             "flip": 0 <= self.flip <= 1,
             "repeat_threshold": 0 <= self.repeat_threshold < 1,
             "train_images": self.train_images is None or self.train_images >= 1,
             "test_images": self.test_images is None or self.test_images >= 1,
-            "evaluate_every": self.evaluate_every >= 0,
             "cache_gb": self.cache_gb >= 0,
         }
-        wrong = [f"{name}={getattr(self, name)}" for name, holds in limits.items() if not holds]
-        if wrong:
-            raise RiceError(f"{', '.join(wrong)} is out of range; see rice detect train --help")
-        if self.cache_gb and self.jitter != (1.0, 1.0):
-            raise RiceError("features of jittered pictures differ in every epoch; use --cache-gb 0 or --jitter 1 1")

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-from probes.detection.checkpoint import Facts
+from probes.detection.checkpoint import DetectorFacts
 from probes.detection.draw import draw_results
 from probes.detection.evaluate import on_cpu, to_results
 from probes.detection.material import Canvas, as_tokens, token_source
@@ -38,7 +38,7 @@ def predict_pictures(
     pictures: Sequence[Path],
     detector: Detector,
     encoder: Encoder,
-    facts: Facts,
+    facts: DetectorFacts,
     out: Path,
     threshold: float,
     progress: Progress,

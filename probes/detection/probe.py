@@ -3,26 +3,28 @@
 from collections.abc import Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from probes.detection.config import DetectionConfig
-from probes.protocol import Metric, NotThisLayoutError, Resampling, identity
+from probes.protocol import Metric, NotThisLayoutError, Probe, Resampling
 from rice.errors import RiceError
 from rice.progress import Progress
 
 if TYPE_CHECKING:
-    from probes.detection.run import Judged, Outcome
+    from probes.coco import CocoPair
+    from probes.detection.evaluators import Evaluator
+    from probes.detection.run import Judged, Outcome, Training
     from probes.detection.suites import Suite
-    from rice.data.coco import CocoSplit, SplitFiles
+    from probes.heads import Tower
+    from rice.data.coco import CocoSplit
     from rice.encoders.base import Encoder
-    from rice.encoders.spec import EncoderSpec
 
 _NAMES = {"bbox": "box", "segm": "mask"}
 _SIZES = {"s": "small", "m": "medium", "l": "large"}
 _GROUPS = {"r": "rare", "c": "common", "f": "frequent"}
 
 
-class DetectionProbe:
+class DetectionProbe(Probe):
     """Frozen patch tokens -> pyramid -> Cascade Mask R-CNN, judged by average precision of boxes and masks.
 
     The data root is a dataset in COCO's layout or one of its relatives, or a suite of many (Roboflow100, RF100-VL):
@@ -31,22 +33,17 @@ class DetectionProbe:
     a suite a row per dataset.
     """
 
-    name: ClassVar[str] = "detection"
-    version: ClassVar[int] = 1
-    Config: ClassVar[type] = DetectionConfig
-
-    def __init__(self, config: DetectionConfig, data: Path) -> None:
-        self.config = config
-        self.data = data
+    name, version, Config = "detection", 1, DetectionConfig
+    config: DetectionConfig
 
     def inspect(self) -> str:
         """One line on what would train and test. Errors: RiceError; its kind tells foreign from broken."""
         from probes.coco import describe
 
-        if self._suite is not None:
-            suite = self._suite
-            for dataset in suite.datasets:
-                DetectionProbe(self.config, dataset.path).inspect()
+        if self.suite is not None:
+            suite = self.suite
+            for dataset in self.datasets.values():
+                dataset.inspect()
             missing = f"; {len(suite.missing)} are missing" if suite.missing else ""
             return f"{suite.name}: {len(suite.datasets)} datasets of {len(suite.domains)} domains{missing}"
         train, test = self.splits
@@ -56,51 +53,41 @@ class DetectionProbe:
         return f"trains on {describe(train)}; tests on {describe(test)}; {len(train.categories)} classes, {masks}{kind}"
 
     def fingerprint(self) -> str:
-        """SHA-256 over the annotations, and the names and sizes of the images, of all splits that would be read."""
-        from rice.data.coco import fingerprint
+        """See `CocoPair`; of a suite, of all its datasets."""
+        if self.suite is None:
+            return self._pair.fingerprint
         from rice.files import sha256_json
 
-        if self._suite is not None:
-            parts = {d.name: DetectionProbe(self.config, d.path).fingerprint() for d in self._suite.datasets}
-            return sha256_json([self._suite.name, parts])
-        return sha256_json([fingerprint(files) for files in self._files()])
+        return sha256_json([self.suite.name, {name: dataset.fingerprint() for name, dataset in self.datasets.items()}])
 
     def count_images(self) -> int:
         """Pictures that pass through the encoder: every epoch again, where they are not cached."""
-        if self._suite is not None:
-            return sum(DetectionProbe(self.config, d.path).count_images() for d in self._suite.datasets)
         from probes.detection.data import training_set
 
-        train, test = self.splits
-        shown = training_set(train, self.config)
-        tested = min(len(test.images), self.config.test_images or len(test.images))
-        if self.config.cache_gb:
-            return len(shown.images) * (2 if self.config.flip else 1) + tested
-        return shown.updates(self.config) * self.config.batch + tested
+        count = 0
+        for dataset in self.datasets.values():
+            train, test = dataset.splits
+            shown = training_set(train, self.config)
+            twice = 2 if self.config.flip else 1
+            trained = (
+                len(shown.images) * twice if self.config.cache_gb else shown.updates(self.config) * self.config.batch
+            )
+            count += trained + min(len(test.images), self.config.test_images or len(test.images))
+        return count
 
     def decode_all(self, progress: Progress) -> None:
         """Read every picture and mask. Errors: RiceError naming the first that is damaged."""
         from probes.coco import decode_all
 
-        if self._suite is not None:
-            for dataset in self._suite.datasets:
-                DetectionProbe(self.config, dataset.path).decode_all(progress)
-        else:
-            decode_all(self.splits, _masks, progress)
-
-    def input_size(self, spec: "EncoderSpec", size: int | None) -> int:
-        """`size`, else the encoder's own. Errors: RiceError when the encoder cannot."""
-        edge = spec.native_size if size is None else size
-        spec.check_size(edge, edge)
-        return edge
+        decode_all([split for dataset in self.datasets.values() for split in dataset.splits], _masks, progress)
 
     def run(self, encoder: "Encoder", *, seed: int, workdir: Path, progress: Progress) -> Iterator[Metric]:
         """Yield the average precisions of one seed. See `probes.protocol.Probe`.
 
         The seed sets initialisation, order, mirroring and jitter, and which anchors and proposals are drawn.
         """
-        if self._suite is not None:
-            yield from self._run_suite(self._suite, encoder, seed, workdir, progress)
+        if self.suite is not None:
+            yield from self._run_suite(self.suite, encoder, seed, workdir, progress)
             return
         outcome = self._train(encoder, seed, workdir, progress)
         from probes.detection.bootstrap import write_items
@@ -116,31 +103,34 @@ class DetectionProbe:
 
         return resampling(items)
 
-    def _train(self, encoder: "Encoder", seed: int, workdir: Path, progress: Progress) -> "Outcome":
-        """One training under `workdir`; cached features are shared between seeds."""
-        from probes.cache import encoder_key
+    def training(
+        self, tower: "Tower", *, seed: int, folder: Path, features: Path, evaluator: "Evaluator" = "faster"
+    ) -> "Training":
+        """One training on this dataset, which is no suite, that writes under `folder`; see `Training`."""
         from probes.detection.run import Training
-        from rice.files import sha256_json
-        from rice.train.world import World
 
         train, test = self.splits
         self._check(train, test)
-        size = self.input_size(encoder.spec, None)
-        weights = encoder_key(encoder, size, "detection")
-        key = sha256_json([weights, train.fingerprint(), test.fingerprint(), identity(self.config)])[:20]
-        training = Training(
-            encoder=encoder,
-            reference=encoder.spec.name,
-            weights=encoder.weights,
-            fingerprint=weights,
+        return Training(
+            tower=tower,
             train=train,
             test=test,
-            size=size,
+            size=self.input_size(tower.encoder.spec, None),
             config=self.config,
             seed=seed,
-            folder=workdir / key / f"seed{seed}",
-            features=workdir / key,
+            folder=folder,
+            features=features,
+            evaluator=evaluator,
         )
+
+    def _train(self, encoder: "Encoder", seed: int, workdir: Path, progress: Progress) -> "Outcome":
+        """One training under `workdir`; cached features are shared between seeds."""
+        from probes.cache import material_key
+        from probes.heads import Tower
+        from rice.train.world import World
+
+        shared = workdir / material_key(encoder, self, "detection")[:20]
+        training = self.training(Tower.of(encoder), seed=seed, folder=shared / f"seed{seed}", features=shared)
         return training.run(progress, World(0, 1, encoder.device))
 
     def _run_suite(
@@ -156,9 +146,7 @@ class DetectionProbe:
         for dataset in suite.datasets:
             done = workdir / "suite" / f"{dataset.name}-seed{seed}.json"
             if not done.exists():
-                outcome = DetectionProbe(self.config, dataset.path)._train(
-                    encoder, seed, workdir / dataset.name, progress
-                )
+                outcome = self.datasets[dataset.name]._train(encoder, seed, workdir / dataset.name, progress)
                 write_json(done, outcome.judged["bbox"].scores.values)
             scores[dataset.name] = read_json(done)["AP"]
         rows = [{"id": d.name, "domain": d.domain, "box AP": scores[d.name]} for d in suite.datasets]
@@ -225,7 +213,8 @@ class DetectionProbe:
             raise RiceError(f"{test.files.annotations}: expected instances to be judged on, found none")
 
     @cached_property
-    def _suite(self) -> "Suite | None":
+    def suite(self) -> "Suite | None":
+        """The suite that the data root is, if it is one."""
         from probes.detection.suites import find_suite
 
         try:
@@ -234,16 +223,22 @@ class DetectionProbe:
             raise NotThisLayoutError(str(error)) if not self.data.is_dir() else error from error
 
     @cached_property
+    def datasets(self) -> "dict[str, DetectionProbe]":
+        """The suite's datasets by name, a probe each; else this one, whose name is empty."""
+        if self.suite is None:
+            return {"": self}
+        return {dataset.name: DetectionProbe(self.config, dataset.path) for dataset in self.suite.datasets}
+
+    @property
     def splits(self) -> "tuple[CocoSplit, CocoSplit]":
         """Train and test, checked; parsed once for all seeds."""
-        from probes.coco import train_and_test
+        return self._pair.splits
 
-        return train_and_test(self.data, self.config.train_split, self.config.test_split)
+    @cached_property
+    def _pair(self) -> "CocoPair":
+        from probes.coco import CocoPair
 
-    def _files(self) -> "tuple[SplitFiles, SplitFiles]":
-        from probes.coco import split_files
-
-        return split_files(self.data, self.config.train_split, self.config.test_split)
+        return CocoPair(self.data, self.config.train_split, self.config.test_split)
 
 
 def _masks(split: "CocoSplit", index: int) -> None:

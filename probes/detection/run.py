@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 
 from probes.detection.bootstrap import Items, items, standard_error
-from probes.detection.checkpoint import Facts, save_detector
+from probes.detection.checkpoint import DetectorFacts
 from probes.detection.config import DetectionConfig
 from probes.detection.evaluate import Result, detect_split
 from probes.detection.evaluators import Evaluator
@@ -17,15 +17,12 @@ from probes.detection.model import Detector
 from probes.detection.score import Inputs, IouType, Scores, judge
 from probes.detection.score import prepare as prepare_scores
 from probes.detection.train import detector_for, train_detector
+from probes.heads import Tower, keep_heads
 from probes.protocol import identity
-from probes.provenance import versions
 from rice.data.coco import CocoSplit
-from rice.encoders.base import Encoder
 from rice.files import read_json, write_json
 from rice.progress import Progress
 from rice.train.world import World
-
-BEST, LAST, EVALUATIONS = "best.safetensors", "last.safetensors", "evaluations.json"
 
 JUDGED = {"box AP": "boxes", "mask AP": "masks"}
 """What is shown of a training: names of scores, in percent -> their labels."""
@@ -74,12 +71,9 @@ class Outcome:
 
 @dataclass(frozen=True, kw_only=True)
 class Training:
-    """A training of `encoder` (named `reference`, with `weights` of `fingerprint`) that writes under `folder`."""
+    """A training on a frozen encoder that writes under `folder`, and frozen features that are kept under `features`."""
 
-    encoder: Encoder
-    reference: str
-    weights: str | None
-    fingerprint: str
+    tower: Tower
     train: CocoSplit
     test: CocoSplit
     size: int
@@ -95,7 +89,8 @@ class Training:
         Errors: RiceError for data that cannot train, or a checkpoint of another configuration.
         """
         with world.leader_first():  # which writes the cache, where one is asked for
-            material = prepare(self.encoder, self.train, self.test, self.size, self.config, self.features, progress)
+            encoder = self.tower.encoder
+            material = prepare(encoder, self.train, self.test, self.size, self.config, self.features, progress)
         detector = detector_for(material, self.seed)
         updates = material.train.updates(self.config)
         last: Outcome | None = None
@@ -110,7 +105,6 @@ class Training:
                 scores = self._keep(material, last, done, updates)
             return {name: 100 * scores[name] for name in JUDGED if name in scores}
 
-        every = max(1, round(updates * self.config.evaluate_every / self.config.epochs))
         train_detector(
             material,
             detector,
@@ -119,7 +113,7 @@ class Training:
             progress=progress,
             world=world,
             evaluate=evaluate,
-            every=every if self.config.evaluate_every else 0,
+            every=self.config.evaluation_steps(updates),
         )
         return last or self._judge(material, detector, read_json(self.folder / "results.json"))
 
@@ -136,34 +130,11 @@ class Training:
             if kind in outcome.judged
             for key, value in outcome.judged[kind].scores.values.items()
         }
-        facts = self._facts(material, outcome.detector, done, updates, scores)
-        save_detector(self.folder / LAST, outcome.detector, facts)
-        earlier = [entry for entry in self.evaluations() if entry["done"] < done]
-        if scores["box AP"] >= max((entry["box AP"] for entry in earlier), default=-math.inf):
-            save_detector(self.folder / BEST, outcome.detector, facts)
-        write_json(self.folder / "results.json", outcome.results)
-        write_json(self.folder / EVALUATIONS, [*earlier, {"done": done, **scores}])
-        return scores
-
-    def evaluations(self) -> list[dict[str, float]]:
-        """Scores of the test split after so many updates, in order."""
-        path = self.folder / EVALUATIONS
-        found: list[dict[str, float]] = read_json(path) if path.exists() else []
-        return found
-
-    def _facts(
-        self, material: Material, detector: Detector, done: int, updates: int, scores: dict[str, float]
-    ) -> Facts:
-        loss, spec = detector.cascade.class_loss, self.encoder.spec
-        return Facts(
-            encoder=self.reference,
-            weights=self.weights,
-            fingerprint=self.fingerprint,
+        facts = DetectorFacts(
+            **self.tower.facts(),
             size=self.size,
-            patch=spec.patch,
-            width=spec.width,
             categories=tuple((c.id, c.name) for c in material.train.split.categories),
-            image_counts=loss.image_counts,
+            image_counts=outcome.detector.cascade.class_loss.image_counts,
             masks=material.train.masks,
             heads=dataclasses.asdict(self.config.heads),
             config=identity(self.config),
@@ -171,5 +142,7 @@ class Training:
             done=done,
             updates=updates,
             scores=scores,
-            versions=versions(),
         )
+        write_json(self.folder / "results.json", outcome.results)
+        keep_heads(self.folder, outcome.detector, facts, lambda scores: scores["box AP"])
+        return scores

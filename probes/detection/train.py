@@ -70,15 +70,8 @@ def train_detector(
 
 def fit_config(config: DetectionConfig, updates: int) -> FitConfig:
     """The schedule in updates; a short training warms up over a tenth of it."""
-    return FitConfig(
-        updates=updates,
-        learning_rate=config.learning_rate,
-        weight_decay=config.weight_decay,
-        warmup=min(config.warmup, int(_MOST_WARMUP * updates)),
-        milestones=config.milestones,
-        clip=config.clip,
-        amp=config.amp,
-    )
+    warmup = min(config.warmup, int(_MOST_WARMUP * updates))
+    return config.schedule(updates, warmup=warmup, milestones=config.milestones)
 
 
 def groups(detector: nn.Module, config: DetectionConfig) -> list[dict[str, Any]]:

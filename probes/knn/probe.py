@@ -4,10 +4,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Literal
 
 from probes.linear_config import LinearConfig
-from probes.protocol import Metric, Resampling, identity
+from probes.protocol import Metric, Probe, Resampling
 from rice.errors import RiceError
 from rice.progress import Progress
 
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from probes.knn.data import ImageFolder, Picture
     from probes.knn.model import Vectors
     from rice.encoders.base import Encoder
-    from rice.encoders.spec import EncoderSpec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,19 +48,14 @@ class KnnConfig(LinearConfig):
             )
 
 
-class KnnProbe:
+class KnnProbe(Probe):
     """Frozen vectors -> k-NN and linear classification of an image folder (see `probes.knn.data`).
 
     `items.parquet` holds both predictions for each test picture.
     """
 
-    name: ClassVar[str] = "knn"
-    version: ClassVar[int] = 1
-    Config: ClassVar[type] = KnnConfig
-
-    def __init__(self, config: KnnConfig, data: Path) -> None:
-        self.config = config
-        self.data = data
+    name, version, Config = "knn", 1, KnnConfig
+    config: KnnConfig
 
     def inspect(self) -> str:
         """One line on the pictures and classes. Errors: see `probes.knn.data.open_folder`."""
@@ -92,26 +86,19 @@ class KnnProbe:
         for _ in progress.track(loaded, "decode", len(batches)):
             pass
 
-    def input_size(self, spec: "EncoderSpec", size: int | None) -> int:
-        """`size`, else the encoder's own."""
-        edge = spec.native_size if size is None else size
-        spec.check_size(edge, edge)
-        return edge
-
     def run(self, encoder: "Encoder", *, seed: int, workdir: Path, progress: Progress) -> Iterator[Metric]:
         """Yield k-NN and linear top-1 of one seed. See `probes.protocol.Probe`.
 
         The seed sets the train subsample (of each class alike), and the linear head's initialisation and order.
         """
-        from probes.cache import encoder_key
+        from probes.cache import material_key
         from probes.knn import evaluate, train
         from probes.knn.data import divide
         from probes.knn.model import read_vectors
-        from rice.files import sha256_json
 
         config, folder = self.config, self._folder
         size, classes = self.input_size(encoder.spec, None), len(folder.classes)
-        key = sha256_json([encoder_key(encoder, size, "pooled"), self.fingerprint(), identity(config)])
+        key = material_key(encoder, self, "pooled")
         home = workdir / key[:20]
 
         def vectors(part: str, pictures: "Sequence[Picture]") -> "Vectors":

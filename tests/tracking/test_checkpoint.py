@@ -12,15 +12,16 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from tiny_tracker import CONFIG, config, square_frames, tiny_encoder, tiny_tracker, walk
 
+from probes.heads import config_from, save_heads
 from rice.errors import RiceError
-from tracking.checkpoint import Facts, config_of, load_tracker, read_facts, save_tracker
+from tracking.checkpoint import TrackerFacts, load_tracker
 from tracking.config import TrackingConfig
 
 KEY = "rice.tracking"
 
 
-def facts_of(settings: TrackingConfig = CONFIG, **changes: Any) -> Facts:
-    facts = Facts(
+def facts_of(settings: TrackingConfig = CONFIG, **changes: Any) -> TrackerFacts:
+    facts = TrackerFacts(
         encoder="patch-means-4",
         weights=None,
         fingerprint="0" * 64,
@@ -38,7 +39,7 @@ def facts_of(settings: TrackingConfig = CONFIG, **changes: Any) -> Facts:
 
 
 def saved(path: Path, **changes: Any) -> Path:
-    save_tracker(path, tiny_tracker(seed=5), facts_of(**changes))
+    save_heads(path, tiny_tracker(seed=5).head, facts_of(**changes))
     return path
 
 
@@ -48,7 +49,7 @@ def test_a_tracker_comes_back_bit_by_bit_and_follows_alike(tmp_path: Path) -> No
         branch[1].running_var.uniform_(0.5, 2)
         branch[1].num_batches_tracked.fill_(77)
     path = tmp_path / "last.safetensors"
-    save_tracker(path, before, facts_of())
+    save_heads(path, before.head, facts_of())
     after = load_tracker(path, tiny_encoder())
     assert not after.head.training
     assert (after.sizes, after.config) == ((16, 32), CONFIG)
@@ -68,8 +69,8 @@ def test_a_tracker_comes_back_bit_by_bit_and_follows_alike(tmp_path: Path) -> No
 )
 def test_facts_and_configuration_come_back_as_they_were(tmp_path: Path, settings: TrackingConfig) -> None:
     facts = facts_of(settings)
-    found = read_facts(saved(tmp_path / "a.safetensors", settings=settings))
-    assert config_of(found) == settings
+    found = TrackerFacts.read(saved(tmp_path / "a.safetensors", settings=settings))
+    assert config_from(TrackingConfig, found.config) == settings
     assert dataclasses.replace(found, config={}) == dataclasses.replace(facts, config={})
 
 
@@ -131,7 +132,7 @@ def test_what_is_no_tracker_is_refused_in_one_line(tmp_path: Path, kind: str) ->
     path = saved(tmp_path / "a.safetensors")
     DAMAGE[kind](path)
     with pytest.raises(RiceError, match="expected a tracker at .*a.safetensors") as caught:
-        read_facts(path)
+        TrackerFacts.read(path)
     assert "\n" not in str(caught.value)
     with pytest.raises(RiceError, match="expected a tracker at"):
         load_tracker(path, tiny_encoder())
@@ -174,6 +175,6 @@ def test_a_head_that_is_not_the_one_described_is_told(tmp_path: Path, change: st
     elif change == "shape":
         tensors["segment"] = segment[:1].clone()
     save_file(tensors, path, metadata=metadata)
-    with pytest.raises(RiceError, match="does not hold the head that it describes: .*segment") as caught:
+    with pytest.raises(RiceError, match="does not hold the heads that it describes: .*segment") as caught:
         load_tracker(path, tiny_encoder())
     assert "\n" not in str(caught.value)

@@ -11,12 +11,13 @@ import pytest
 from PIL import Image
 from tiny_tracker import ENCODER, FLAGS, config, lasot_score, scores_of, tracks_of, walk, write_clip
 
+from probes.heads import save_heads
 from rice.cli import main
 from rice.encoders.base import Encoder
 from rice.errors import RiceError
 from tracking import commands
 from tracking import train as train_module
-from tracking.checkpoint import load_tracker, read_facts, save_tracker
+from tracking.checkpoint import TrackerFacts, load_tracker
 
 
 def train(root: Path, out: Path, **changes: Any) -> None:
@@ -171,9 +172,9 @@ def test_another_protocol_gives_other_scores_of_the_same_tracks(trained: tuple[P
 
 def test_a_changed_encoder_is_told(trained: tuple[Path, Path], encoder: Encoder, tmp_path: Path) -> None:
     root, out = trained
-    facts = read_facts(out / "last.safetensors")
+    facts = TrackerFacts.read(out / "last.safetensors")
     tracker = load_tracker(out / "last.safetensors", encoder)
-    save_tracker(tmp_path / "old.safetensors", tracker, type(facts)(**vars(facts) | {"fingerprint": "0" * 64}))
+    save_heads(tmp_path / "old.safetensors", tracker.head, type(facts)(**vars(facts) | {"fingerprint": "0" * 64}))
     with pytest.raises(RiceError, match=f"was trained on other weights of {ENCODER}"):
         commands.evaluate(tmp_path / "old.safetensors", data=root, out=tmp_path / "out", device="cpu")
     assert not (tmp_path / "out").exists()

@@ -33,7 +33,7 @@ from rice.errors import RiceError
 from rice.progress import SilentProgress
 from tracking import commands
 from tracking import train as train_module
-from tracking.checkpoint import load_tracker, read_facts
+from tracking.checkpoint import TrackerFacts, load_tracker
 from tracking.evaluate import Store
 from tracking.model import build_head
 from tracking.probe import TrackingProbe
@@ -49,8 +49,8 @@ def test_the_best_tracker_is_of_the_highest_headline_and_the_last_of_the_last_st
     _, out = trained
     evaluations = json.loads((out / "evaluations.json").read_text())
     best = max(evaluations, key=lambda entry: (entry["lasot success"], entry["done"]))
-    assert read_facts(out / "best.safetensors").done == best["done"]
-    last = read_facts(out / "last.safetensors")
+    assert TrackerFacts.read(out / "best.safetensors").done == best["done"]
+    last = TrackerFacts.read(out / "last.safetensors")
     assert (last.done, last.updates, last.encoder, last.seed) == (4, 4, ENCODER, 0)
     assert last.scores == {name: value for name, value in evaluations[-1].items() if name != "done"}
 
@@ -143,6 +143,8 @@ def test_the_probe_yields_each_benchmarks_own_scores_with_the_protocols_name(
         assert again[key] / 100 == pytest.approx(metrics[f"LaSOT {name}"].value, abs=1e-9)
     after = load_tracker(kept / "last.safetensors", encoder)
     assert (after.sizes, after.config) == ((16, 32), settings)
+    commands.evaluate(kept / "last.safetensors", data=roots / "lasot", out=tmp_path / "again", device="cpu", at_once=3)
+    assert scores_of(tmp_path / "again")["lasot"]["success"] / 100 == pytest.approx(metrics["LaSOT success"].value)
 
 
 def test_a_seed_gives_the_same_numbers_and_another_one_other_weights(

@@ -22,6 +22,7 @@ from tiny_tracker import (
     write_frames,
 )
 
+from probes.heads import save_heads
 from rice.cli import main
 from rice.data.video import open_footage, write_video
 from rice.encoders.identity import fingerprint
@@ -29,7 +30,7 @@ from rice.encoders.load import load_encoder
 from rice.encoders.spec import EncoderReference
 from rice.errors import RiceError
 from rice.progress import SilentProgress
-from tracking.checkpoint import Facts, save_tracker
+from tracking.checkpoint import TrackerFacts
 from tracking.draw import FOUND, TRUTH, draw_found
 from tracking.evaluate import Store, Track
 from tracking.preview import write_preview
@@ -57,7 +58,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import dataclasses
 
     path = tmp_path_factory.mktemp("model") / "last.safetensors"
-    facts = Facts(
+    facts = TrackerFacts(
         encoder=ENCODER,
         weights="default",
         fingerprint=fingerprint(EncoderReference.parse(ENCODER)),
@@ -71,7 +72,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
         scores={},
         versions={},
     )
-    save_tracker(path, tiny_tracker(load_encoder(ENCODER)), facts)
+    save_heads(path, tiny_tracker(load_encoder(ENCODER)).head, facts)
     return path
 
 

@@ -175,7 +175,7 @@ def train_rank(rank: int, ranks: int, root: Path, out: Path, port: int) -> None:
     """One of several ranks that train together; leaves its head, its scores and its training's folder."""
     import os
 
-    from rice.encoders.load import load_encoder
+    from probes.heads import Tower
     from rice.progress import SilentProgress
     from rice.train.world import join
     from tracking.material import Places, open_material
@@ -191,10 +191,7 @@ def train_rank(rank: int, ranks: int, root: Path, out: Path, port: int) -> None:
     settings = config(evaluate_every=1)
     with join("cpu") as world_:
         training = Training(
-            encoder=load_encoder(ENCODER).requires_grad_(False),
-            reference=ENCODER,
-            weights="default",
-            fingerprint="0" * 64,
+            tower=Tower.load(ENCODER, "default", torch.device("cpu")),
             material=open_material(Places.of(root, settings), settings, SilentProgress()),
             config=settings,
             seed=0,

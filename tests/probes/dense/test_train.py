@@ -19,7 +19,7 @@ def test_validation_score_is_mean_iou_of_nearest_upsampling(make_root, make_enco
     root = make_root(murky, edge=18)
     train, test = open_split(root, "train"), open_split(root, "val")
     config = DenseConfig(updates=20, batch=8, learning_rates=(1e-2, 1e-1))
-    material = prepare(make_encoder(patch=4), train, test, 16, config, tmp_path, SilentProgress())
+    material = prepare(make_encoder(patch=4), train, test, 16, config, "key", tmp_path, SilentProgress())
     heads, chosen = train_and_choose(material, config, seed=0, progress=SilentProgress())
     scores = validation_scores(heads, material, 3)
     assert chosen == int(np.argmax(scores))
@@ -41,7 +41,7 @@ def test_the_seed_decides_the_heads(make_root, make_encoder, murky, tmp_path: Pa
     root = make_root(murky)
     splits = open_split(root, "train"), open_split(root, "val")
     config = DenseConfig(updates=5, batch=8, train_fraction=1.0)
-    material = prepare(make_encoder(), *splits, 16, config, tmp_path, SilentProgress())
+    material = prepare(make_encoder(), *splits, 16, config, "key", tmp_path, SilentProgress())
     weights = [
         train_and_choose(material, config, seed=seed, progress=SilentProgress())[0].weights[0] for seed in (0, 0, 1)
     ]

@@ -11,10 +11,11 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from probes.detection.checkpoint import Facts, heads_of, load_detector, read_facts, save_detector
+from probes.detection.checkpoint import DetectorFacts, load_detector
 from probes.detection.config import HeadsConfig
 from probes.detection.federated import FederatedLoss
 from probes.detection.model import Detector, build_detector
+from probes.heads import config_from, save_heads
 from rice.encoders.base import Encoder
 from rice.encoders.spec import EncoderSpec
 from rice.errors import RiceError
@@ -25,8 +26,8 @@ HEADS = HeadsConfig(channels=4, hidden=6, rpn_convs=1, box_convs=1, mask_convs=1
 COUNTS = (4, 0, 9)
 
 
-def facts_of(**changes: Any) -> Facts:
-    facts = Facts(
+def facts_of(**changes: Any) -> DetectorFacts:
+    facts = DetectorFacts(
         encoder="patch-means@32",
         weights=None,
         fingerprint="0" * 64,
@@ -47,7 +48,7 @@ def facts_of(**changes: Any) -> Facts:
     return dataclasses.replace(facts, **changes)
 
 
-def detector_of(facts: Facts) -> Detector:
+def detector_of(facts: DetectorFacts) -> Detector:
     """With weights that no fresh detector has."""
     detector = build_detector(
         HEADS, patch=4, width=4, classes=3, image_counts=facts.image_counts, masks=facts.masks, seed=5
@@ -61,7 +62,7 @@ def detector_of(facts: Facts) -> Detector:
 
 def saved(path: Path, **changes: Any) -> Path:
     facts = facts_of(**changes)
-    save_detector(path, detector_of(facts), facts)
+    save_heads(path, detector_of(facts), facts)
     return path
 
 
@@ -72,7 +73,7 @@ def test_a_detector_comes_back_bit_by_bit(tmp_path: Path, changes: dict[str, Any
     path = tmp_path / "last.safetensors"
     facts = facts_of(**changes)
     before = detector_of(facts)
-    save_detector(path, before, facts)
+    save_heads(path, before, facts)
     after = load_detector(path, tiny_encoder())
     assert not after.training
     assert before.state_dict().keys() == after.state_dict().keys()
@@ -92,8 +93,8 @@ def test_a_detector_comes_back_bit_by_bit(tmp_path: Path, changes: dict[str, Any
 @pytest.mark.parametrize("counts", [None, COUNTS], ids=["softmax", "federated"])
 def test_facts_come_back_as_they_were(tmp_path: Path, counts: tuple[int, ...] | None) -> None:
     facts = facts_of(image_counts=counts)
-    found = read_facts(saved(tmp_path / "a.safetensors", image_counts=counts))
-    assert heads_of(found) == HEADS
+    found = DetectorFacts.read(saved(tmp_path / "a.safetensors", image_counts=counts))
+    assert config_from(HeadsConfig, found.heads) == HEADS
     assert dataclasses.replace(found, heads={}) == dataclasses.replace(facts, heads={})
 
 
@@ -175,7 +176,7 @@ def test_what_is_no_detector_is_refused_in_one_line_that_names_it(
 ) -> None:
     path = tmp_path / "last.safetensors"
     write(path)
-    for read in (read_facts, lambda p: load_detector(p, tiny_encoder())):
+    for read in (DetectorFacts.read, lambda p: load_detector(p, tiny_encoder())):
         with pytest.raises(RiceError) as error:
             read(path)
         assert str(path) in str(error.value)
@@ -213,7 +214,15 @@ def test_another_encoder_is_refused_with_both_widths_and_patches(tmp_path: Path,
 @pytest.mark.parametrize("heads", [{"attention": True}, {"channels": 0}])
 def test_heads_of_another_version_are_refused_in_one_line(tmp_path: Path, heads: dict[str, Any]) -> None:
     path = saved(tmp_path / "a.safetensors", heads=dataclasses.asdict(HEADS) | heads)
-    assert read_facts(path).heads == json.loads(json.dumps(dataclasses.asdict(HEADS) | heads))
+    assert DetectorFacts.read(path).heads == json.loads(json.dumps(dataclasses.asdict(HEADS) | heads))
     with pytest.raises(RiceError, match=next(iter(heads))) as error:
+        load_detector(path, tiny_encoder())
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("heads", [None, [1, 2], "large"])
+def test_heads_that_are_no_settings_are_refused_in_one_line(tmp_path: Path, heads: Any) -> None:
+    path = saved(tmp_path / "a.safetensors", heads=heads)
+    with pytest.raises(RiceError, match="written by another version of rice-suite") as error:
         load_detector(path, tiny_encoder())
     assert "\n" not in str(error.value)

@@ -111,15 +111,16 @@ def test_a_dry_run_says_steps_and_cache_and_writes_nothing(
 
 
 def test_a_changed_encoder_is_told(trained: tuple[Path, Path], tmp_path: Path) -> None:
+    from probes.detection.checkpoint import DetectorFacts
     from probes.detection.checkpoint import load_detector as load
-    from probes.detection.checkpoint import read_facts, save_detector
+    from probes.heads import save_heads
     from rice.encoders.load import load_encoder
 
     root, out = trained
-    facts = read_facts(out / "last.safetensors")
+    facts = DetectorFacts.read(out / "last.safetensors")
     detector = load(out / "last.safetensors", load_encoder(ENCODER))
     changed = facts.__class__(**vars(facts) | {"fingerprint": "0" * 64})
-    save_detector(tmp_path / "old.safetensors", detector, changed)
+    save_heads(tmp_path / "old.safetensors", detector, changed)
     with pytest.raises(RiceError, match="was trained on other weights of mini-s8-128@64"):
         commands.evaluate(tmp_path / "old.safetensors", data=root, out=tmp_path / "out", device="cpu")
     assert not (tmp_path / "out").exists()
