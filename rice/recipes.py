@@ -1,7 +1,7 @@
 """Recipes on the command line: a function that returns a configuration is a subcommand whose flags are its fields."""
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Annotated, Any, TypeVar
+from typing import Any, TypeVar
 
 import tyro
 
@@ -19,12 +19,11 @@ def summary(recipe: Callable[[], Any]) -> str:
 
 
 def choice(recipes: Mapping[str, tuple[Any, str]]) -> Any:
-    """The type of a verb's first argument: one subcommand a recipe, whose flags are the fields of its configuration."""
-    return Annotated[
-        tyro.extras.subcommand_type_from_defaults(
-            {name: config for name, (config, _) in recipes.items()},
-            {name: text for name, (_, text) in recipes.items()},
-            prefix_names=False,
-        ),
-        tyro.conf.arg(name=""),
-    ]
+    """What annotates a verb's argument, `recipe: Annotated[TheConfig, choice(RECIPES)]`: a subcommand for each recipe,
+    whose flags are the fields of its configuration."""
+    subcommands = tyro.extras.subcommand_type_from_defaults(
+        {name: config for name, (config, _) in recipes.items()},
+        {name: text for name, (_, text) in recipes.items()},
+        prefix_names=False,
+    )
+    return tyro.conf.arg(name="", constructor=subcommands)

@@ -12,7 +12,7 @@ from rice.progress import BarProgress, bars_if
 from rice.recipes import choice
 from tracking.config import TrackingConfig
 from tracking.protocols import Protocol
-from tracking.recipe import recipes
+from tracking.recipe import RECIPES
 
 if TYPE_CHECKING:
     import torch
@@ -22,13 +22,9 @@ if TYPE_CHECKING:
     from tracking.score import Scores
     from tracking.tracker import Tracker
 
-    Recipe = TrackingConfig
-else:
-    Recipe = choice(recipes())
-
 
 def train(
-    recipe: Recipe,
+    recipe: Annotated[TrackingConfig, choice(RECIPES)],
     *,
     encoder: str,
     data: Path,

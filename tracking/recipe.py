@@ -5,7 +5,6 @@ Hours are one H100's by arithmetic (96 GFLOP a pair at 40 % of 989 TFLOP/s), not
 fast: 2 a pair.
 """
 
-from collections.abc import Callable
 from dataclasses import replace
 
 from rice.recipes import described
@@ -82,9 +81,5 @@ def mini() -> TrackingConfig:
     )
 
 
-RECIPES: tuple[Callable[[], TrackingConfig], ...] = (got10k, joint, small, mini)
-
-
-def recipes() -> dict[str, tuple[TrackingConfig, str]]:
-    """Name -> (configuration, first line of its docstring)."""
-    return described(RECIPES)
+RECIPES = described((got10k, joint, small, mini))
+"""Name -> (configuration, first line of its docstring)."""

@@ -8,7 +8,7 @@ import tyro
 
 from probes.detection.config import DetectionConfig
 from probes.detection.evaluators import Evaluator
-from probes.detection.recipe import recipes
+from probes.detection.recipe import RECIPES
 from probes.detection.score import IouType, Scores
 from probes.detection.suites import domain_means
 from rice.encoders.spec import EncoderReference
@@ -27,16 +27,12 @@ if TYPE_CHECKING:
     from rice.encoders.base import Encoder
     from rice.train.world import World
 
-    Recipe = DetectionConfig
-else:
-    Recipe = choice(recipes())
-
 _SHOWN = 12
 _KINDS: dict[IouType, str] = {"bbox": "boxes", "segm": "masks"}
 
 
 def train(
-    recipe: Recipe,
+    recipe: Annotated[DetectionConfig, choice(RECIPES)],
     *,
     encoder: str,
     data: Path,

@@ -5,7 +5,6 @@ are one H100's by arithmetic (1 TFLOP an image at 40 % of 989 TFLOP/s for the he
 measured.
 """
 
-from collections.abc import Callable
 from dataclasses import replace
 
 from probes.detection.config import DetectionConfig, HeadsConfig
@@ -79,9 +78,5 @@ def mini() -> DetectionConfig:
     return replace(small(), epochs=2, batch=8, heads=heads)
 
 
-RECIPES: tuple[Callable[[], DetectionConfig], ...] = (coco, lvis, roboflow, vitdet, small, mini)
-
-
-def recipes() -> dict[str, tuple[DetectionConfig, str]]:
-    """Name -> (configuration, first line of its docstring)."""
-    return described(RECIPES)
+RECIPES = described((coco, lvis, roboflow, vitdet, small, mini))
+"""Name -> (configuration, first line of its docstring)."""

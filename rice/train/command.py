@@ -1,20 +1,15 @@
 """`rice train`."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Annotated
 
 from rice.recipes import choice
 from rice.train.config import TrainConfig
 from rice.train.recipe import recipes
 
-if TYPE_CHECKING:
-    Recipe = TrainConfig
-else:
-    Recipe = choice(recipes())
-
 
 def train(
-    recipe: Recipe,
+    recipe: Annotated[TrainConfig, choice(recipes())],
     *,
     data: Path,
     out: Path,

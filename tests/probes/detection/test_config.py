@@ -41,7 +41,7 @@ def test_what_is_out_of_range_is_named_with_its_value(kind: Any, field: str, val
 
 
 def test_every_recipe_is_in_range_and_the_edges_are() -> None:
-    assert all(isinstance(recipe(), DetectionConfig) for recipe in RECIPES)
+    assert all(isinstance(config, DetectionConfig) for config, _ in RECIPES.values())
     HeadsConfig(roi_samples=4, rpn_samples=2, score_threshold=0.0, federated_power=0.0, cascade_ious=(1.0,) * 3)
 
 
