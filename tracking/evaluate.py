@@ -24,6 +24,7 @@ from rice.errors import RiceError
 from rice.files import atomic_write, read_json, remove_folder, safe_join, sha256_json, write_json
 from rice.progress import Progress
 from rice.train.world import World
+from tracking.layouts.text import number_lines
 from tracking.sequence import Boxes_N4
 from tracking.sequence import Sequence as Clip
 from tracking.tracker import Box, Found, Tracker
@@ -67,7 +68,7 @@ class Store:
         boxes_N4 = track.boxes + np.array([clip.origin, clip.origin, 0, 0])
         for name, rows, decimals in ((TIMES, track.seconds[:, None], 8), (TRACKS, boxes_N4, _DECIMALS)):
             with atomic_write(self._path(name, clip)) as file:
-                file.writelines(",".join(f"{value:.{decimals}f}" for value in row) + "\n" for row in rows.tolist())
+                file.write(number_lines(rows.tolist(), decimals))
 
     def boxes(self, clip: Clip) -> Boxes_N4:
         """(N, 4) in the benchmark's own coordinates, as they are written."""

@@ -3,20 +3,16 @@
 Shapes: N lines. Boxes are x, y, width, height, as the files have them.
 """
 
-import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from rice.errors import RiceError
 from rice.files import read_json
+from tracking.layouts.text import lines_of, read_boxes, read_flags, words
 from tracking.metrics import Truth
-from tracking.protocols import Values_N
 from tracking.score import named
-from tracking.sequence import Boxes_N4, upright
+from tracking.sequence import Boxes_N4, Levels_N
 
 Size = tuple[int, int]
 
@@ -42,18 +38,16 @@ def read_truths(folder: Path, sides: Sides) -> tuple[dict[str, Truth], list[str]
     Errors: RiceError in one line with file and line.
     """
     notes: list[str] = []
-    absent = None if sides.absent is None else _Levels(sides.absent, 1)
-    cover = None if sides.cover is None else _Levels(sides.cover, _COVER_LEVELS)
     sizes = None if sides.sizes is None else _read_sizes(sides.sizes)
     truths = {}
     for name, path in _texts(folder).items():
-        boxes_N4 = upright(read_numbers(path, columns=(4, 8)))
+        boxes_N4 = read_boxes(path)
         if sizes is not None and name not in sizes:
             raise RiceError(f"{sides.sizes}: expected the picture size of {name}, found none")
         truths[name] = Truth(
             boxes=boxes_N4,
-            absent=None if absent is None else absent.read(name, len(boxes_N4), notes) == 1,
-            cover=None if cover is None else cover.read(name, len(boxes_N4), notes),
+            absent=None if sides.absent is None else _levels(sides.absent, name, len(boxes_N4), 1, notes) > 0,
+            cover=None if sides.cover is None else _levels(sides.cover, name, len(boxes_N4), _COVER_LEVELS, notes),
             size=sides.size if sizes is None else sizes[name],
         )
     return truths, notes
@@ -68,7 +62,7 @@ def read_predictions(folder: Path, names: Iterable[str]) -> tuple[dict[str, Boxe
     notes: list[str] = []
     files = _texts(folder, nested=True)
     known = list(names)
-    predictions = {name: read_numbers(files[name], columns=(4,)) if name in files else None for name in known}
+    predictions = {name: read_boxes(files[name], polygons=False) if name in files else None for name in known}
     strangers = [name for name in files if name not in predictions and name.removesuffix("_time") not in predictions]
     if strangers:
         notes.append(f"predictions for sequences without a truth are ignored ({named(strangers, len(files))})")
@@ -78,87 +72,30 @@ def read_predictions(folder: Path, names: Iterable[str]) -> tuple[dict[str, Boxe
     return predictions, notes
 
 
-def read_numbers(path: Path, columns: Sequence[int]) -> Values_N:
-    """(N, C) of a text file with C of `columns` numbers on each line, between commas, tabs or spaces.
-
-    Errors: RiceError naming the line: an unreadable number, another count, a blank line before the last, no line.
-    """
-    text = _read(path).rstrip()
-    if not text:
-        raise RiceError(f"{path} is empty, expected a line of {_or(columns)} numbers for each frame")
-    try:  # in C, where the file is of one kind; whatever that does not take is read line by line
-        values = np.loadtxt(io.StringIO(text), delimiter="," if "," in text else None, ndmin=2, comments=None)
-    except ValueError:
-        values = None
-    if values is not None and values.shape[1] in columns and len(values) == text.count("\n") + 1:
-        return values
-    rows = [_row(path, number, line, columns) for number, line in enumerate(text.split("\n"), start=1)]
-    for number, row in enumerate(rows, start=1):
-        if len(row) != len(rows[0]):
-            raise RiceError(f"{path}, line {number}: expected {len(rows[0])} numbers as on line 1, got {len(row)}")
-    return np.array(rows, dtype=np.float64)
-
-
-def _row(path: Path, number: int, line: str, columns: Sequence[int]) -> list[float]:
-    row = []
-    for word in _words(line):
-        if not word or "_" in word:
-            raise RiceError(f"{path}, line {number}: expected a number, got {word[:40]!r}")
-        try:
-            row.append(float(word))
-        except ValueError:
-            raise RiceError(f"{path}, line {number}: expected a number, got {word[:40]!r}") from None
-    if len(row) not in columns:
-        raise RiceError(f"{path}, line {number}: expected {_or(columns)} numbers, got {len(row)}")
-    return row
-
-
-def _words(line: str) -> list[str]:
-    """Two commas in a row have an empty word between them; spaces beside a comma say nothing."""
-    return [word for part in line.split(",") for word in (part.split() or [""])] if line.strip() else []
-
-
-class _Levels:
-    """Files of small whole numbers, one for each frame, on lines of their own or all on one line."""
-
-    def __init__(self, folder: Path, largest: int) -> None:
-        self._folder, self._files, self._words = folder, _texts(folder), {str(k) for k in range(largest + 1)}
-
-    def read(self, name: str, length: int, notes: list[str]) -> NDArray[np.int64]:
-        """(length,). Errors: RiceError: no file, another word, another number of them unless the surplus is all 0."""
-        path = self._files.get(name)
-        if path is None:
-            raise RiceError(f"{self._folder}: expected a file {name}.txt as for its truth, found none")
-        text = _read(path)
-        words = text.replace(",", " ").split()
-        if not set(words) <= self._words:
-            self._complain(path, text)
-        values = np.array(list(map(int, words)), dtype=np.int64)
-        if len(values) > length and not values[length:].any():
-            notes.append(f"{name}: {len(values)} values in {path} for {length} frames: the surplus, all 0, is not used")
-        elif len(values) != length:
-            raise RiceError(f"{path}: expected {length} values, one for each frame of the truth, got {len(values)}")
-        return values[:length]
-
-    def _complain(self, path: Path, text: str) -> None:
-        for number, line in enumerate(text.split("\n"), start=1):
-            for word in line.replace(",", " ").split():
-                if word not in self._words:
-                    listed = f"{min(self._words)} to {max(self._words)}"
-                    raise RiceError(f"{path}, line {number}: expected whole numbers {listed}, got {word[:40]!r}")
+def _levels(folder: Path, name: str, length: int, highest: int, notes: list[str]) -> Levels_N:
+    """(length,). Errors: RiceError: no file, another number of values unless the surplus is all 0; as `read_flags`."""
+    path = folder / f"{name}.txt"
+    if not path.is_file():
+        raise RiceError(f"{folder}: expected a file {name}.txt as for its truth, found none")
+    values = read_flags(path, highest=highest)
+    if len(values) > length and not values[length:].any():
+        notes.append(f"{name}: {len(values)} values in {path} for {length} frames: the surplus, all 0, is not used")
+    elif len(values) != length:
+        raise RiceError(f"{path}: expected {length} values, one for each frame of the truth, got {len(values)}")
+    return values[:length]
 
 
 def _read_sizes(path: Path) -> dict[str, Size]:
-    text = _read(path)
+    lines = lines_of(path)
     sizes = {}
-    if text.lstrip().startswith("{"):
+    if lines[0].lstrip().startswith("{"):
         for name, value in read_json(path).items():
             sizes[name] = _size(f"{path}, {name}", value)
         return sizes
-    for number, line in enumerate(text.rstrip().split("\n"), start=1):
-        *name_parts, width, height = ["", "", *_words(line)]
+    for number, line in enumerate(lines, start=1):
+        *name_parts, width, height = ["", "", *words(line)]
         edges = [int(edge) if edge.isdecimal() else edge for edge in (width, height)]
-        sizes[" ".join(name_parts).strip()] = _size(f"{path}, line {number}", edges)
+        sizes[" ".join(name_parts).strip()] = _size(f"{path} line {number}", edges)
     return sizes
 
 
@@ -179,16 +116,3 @@ def _texts(folder: Path, *, nested: bool = False) -> dict[str, Path]:
     if not found:
         raise RiceError(f"{folder}: expected a SEQUENCE.txt for each sequence, found no .txt file")
     return {name: found[name] for name in sorted(found)}
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise RiceError(f"cannot read {path}: {error.strerror or error}") from error
-    except UnicodeDecodeError as error:
-        raise RiceError(f"{path} is not a text file: {error.reason} at byte {error.start}") from error
-
-
-def _or(columns: Sequence[int]) -> str:
-    return " or ".join(map(str, columns))

@@ -14,14 +14,14 @@ from numpy.typing import NDArray
 
 from rice.errors import RiceError
 from rice.files import atomic_write
+from tracking.layouts.text import number_lines
 
 _MOMENT = (1980, 1, 1, 0, 0, 0)
 """All entries' time: the same boxes give the same bytes."""
 
 _NAME = re.compile(r"[\w-][\w.-]*")
 _NAMED = 5
-_BOX_FORMAT = "%.3f"
-_TIME_FORMAT = "%.8f"
+_BOX_DECIMALS, _TIME_DECIMALS = 3, 8
 
 
 def got10k_zip(
@@ -42,15 +42,21 @@ def got10k_zip(
         raise RiceError(f"expected the seconds of each frame, finite and >= 0; {_some(odd, expected)} have others")
     entries = {}
     for name, (boxes_N4, seconds_N) in tracks.items():
-        entries[f"{name}/{name}_001.txt"] = _lines(boxes_N4, _BOX_FORMAT)
-        entries[f"{name}/{name}_time.txt"] = _lines(np.reshape(seconds_N, (-1, 1)), _TIME_FORMAT)
+        entries[f"{name}/{name}_001.txt"] = number_lines(np.asarray(boxes_N4).tolist(), _BOX_DECIMALS)
+        entries[f"{name}/{name}_time.txt"] = number_lines(np.reshape(seconds_N, (-1, 1)).tolist(), _TIME_DECIMALS)
     _write(path, entries)
 
 
 def trackingnet_zip(path: Path, tracks: Mapping[str, NDArray[Any]], expected: Mapping[str, int]) -> None:
     """VIDEO.txt with boxes (N, 4), without a folder. expected, errors: see `got10k_zip`."""
     _check(tracks, expected)
-    _write(path, {f"{name}.txt": _lines(boxes_N4, _BOX_FORMAT) for name, boxes_N4 in tracks.items()})
+    _write(
+        path,
+        {
+            f"{name}.txt": number_lines(np.asarray(boxes_N4).tolist(), _BOX_DECIMALS)
+            for name, boxes_N4 in tracks.items()
+        },
+    )
 
 
 def _check(tracks: Mapping[str, NDArray[Any]], expected: Mapping[str, int]) -> None:
@@ -82,10 +88,6 @@ def _can_be_judged(boxes_N4: NDArray[np.float64]) -> NDArray[np.bool_]:
         np.round(boxes_N4[:, 2:], 3) > 0, axis=1
     )
     return flags_N
-
-
-def _lines(rows_NC: NDArray[Any], form: str) -> str:
-    return "".join(",".join(form % value for value in row) + "\n" for row in np.asarray(rows_NC).tolist())
 
 
 def _write(path: Path, entries: Mapping[str, str]) -> None:

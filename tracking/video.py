@@ -11,7 +11,7 @@ from rice.errors import RiceError
 from rice.files import atomic_write
 from rice.progress import Progress
 from tracking.draw import draw_found
-from tracking.layouts.text import read_boxes
+from tracking.layouts.text import number_lines, read_boxes
 from tracking.sequence import Boxes_N4, has_area
 from tracking.tracker import Box, Found, Tracker
 
@@ -52,7 +52,7 @@ def run_video(
     film, result = out / f"{name}.mp4", out / f"{name}.txt"
     write_video(film, drawn(), footage.fps or _FPS)
     with atomic_write(result) as file:
-        file.writelines(",".join(f"{value:.4f}" for value in found.box) + "\n" for found in boxes)
+        file.write(number_lines((found.box for found in boxes), 4))
     return film, result, len(boxes) / spent
 
 

@@ -11,8 +11,9 @@ import toolkits
 
 from rice import cli
 from rice.errors import RiceError
+from tracking.layouts.text import read_boxes
 from tracking.protocols import PROTOCOLS
-from tracking.score_inputs import Sides, read_numbers, read_predictions, read_truths
+from tracking.score_inputs import Sides, read_predictions, read_truths
 
 TRUTH = [[10.0, 10.0, 20.0, 20.0], [11.0, 10.0, 20.0, 22.0], [12.0, 11.0, 20.0, 20.0]]
 TRACK = [[10.0, 10.0, 20.0, 20.0], [13.0, 12.0, 18.0, 20.0], [40.0, 60.0, 20.0, 20.0]]
@@ -126,7 +127,7 @@ def test_delimiters_and_line_ends_say_nothing(tmp_path: Path, by: str, end: str)
     text = "1 2,3\t4\n" + text if end == ",mixed" else text + ("\n \n" if end == "\n\n" else "")
     write(tmp_path / "a.txt", "\ufeff" + text)
     expected = [[1.0, 2.0, 3.0, 4.0], *TRUTH] if end == ",mixed" else TRUTH
-    assert read_numbers(tmp_path / "a.txt", (4,)).tolist() == expected
+    assert read_boxes(tmp_path / "a.txt", polygons=False).tolist() == expected
 
 
 def test_numbers_are_read_as_python_reads_them(tmp_path: Path) -> None:
@@ -135,7 +136,7 @@ def test_numbers_are_read_as_python_reads_them(tmp_path: Path) -> None:
     for by in (",", " ,"):  # the quick way and the thorough one
         lines = [by.join(words[k : k + 4]) for k in range(0, 400, 4)]
         write(tmp_path / "a.txt", "\n".join([*lines, by.join(["NaN", "nan", "-inf", "1e3"])]))
-        found = read_numbers(tmp_path / "a.txt", (4,)).ravel().tolist()
+        found = read_boxes(tmp_path / "a.txt", polygons=False).ravel().tolist()
         assert found[:400] == list(map(float, words))
         assert str(found[400:]) == "[nan, nan, -inf, 1000.0]"
 
@@ -143,21 +144,21 @@ def test_numbers_are_read_as_python_reads_them(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("", "is empty, expected a line of 4 numbers"),
+        ("", "is empty"),
         ("\n \n", "is empty"),
         ("1,2,3,4\n1,2,3\n", "line 2: expected 4 numbers, got 3"),
         ("1,2,3,4,5\n", "line 1: expected 4 numbers, got 5"),
         ("1,2,3,4\n\n1,2,3,4\n", "line 2: expected 4 numbers, got 0"),
         ("1 2 3 4\n \n1 2 3 4\n", "line 2: expected 4 numbers, got 0"),
-        ("1,2,3,4\n1,2,x,4\n", "line 2: expected a number, got 'x'"),
-        ("1,2,,4\n", "line 1: expected a number, got ''"),
-        ("1,,2,3,4\n", "line 1: expected a number, got ''"),
-        ("1_0,2,3,4\n", "line 1: expected a number, got '1_0'"),
-        ("1 2 3 1_0\n", "line 1: expected a number, got '1_0'"),
-        ("# x y w h\n1,2,3,4\n", "line 1: expected a number, got '#'"),
-        ("1,2,3,4 # x y w h\n", "line 1: expected a number, got '#'"),
+        ("1,2,3,4\n1,2,x,4\n", "line 2: expected numbers, got 'x'"),
+        ("1,2,,4\n", "line 1: expected numbers, got ''"),
+        ("1,,2,3,4\n", "line 1: expected 4 numbers, got 5"),
+        ("1_0,2,3,4\n", "line 1: expected numbers, got '1_0'"),
+        ("1 2 3 1_0\n", "line 1: expected numbers, got '1_0'"),
+        ("# x y w h\n1,2,3,4\n", "line 1: expected 4 numbers, got 5"),
+        ("1,2,3,4 # x y w h\n", "line 1: expected 4 numbers, got 9"),
         ("1,2,3,4,5,6,7,8\n", "line 1: expected 4 numbers, got 8"),
-        ("\x00\x01", "line 1: expected a number"),
+        ("\x00\x01", "line 1: expected 4 numbers, got 1"),
     ],
 )
 def test_a_damaged_result_names_its_line(root: Path, capsys: pytest.CaptureFixture[str], text: str, words: str) -> None:
@@ -169,7 +170,7 @@ def test_a_damaged_result_names_its_line(root: Path, capsys: pytest.CaptureFixtu
 
 def test_bytes_that_are_no_text_are_refused(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (root / "pred" / "cat-2.txt").write_bytes(b"\xff\xfe1,2")
-    assert "not a text file" in refusal(root, capsys)
+    assert "expected text in UTF-8" in refusal(root, capsys)
 
 
 def test_a_truth_of_polygons_is_the_upright_box_around_each(tmp_path: Path) -> None:
@@ -177,7 +178,7 @@ def test_a_truth_of_polygons_is_the_upright_box_around_each(tmp_path: Path) -> N
     truths, _ = read_truths(tmp_path, Sides())
     assert truths["a"].boxes.tolist() == [[10, 5, 30, 30], [0, 0, 4, 4]]
     write(tmp_path / "a.txt", "10,10,30,5,40,30,20,35\n0,0,4,4\n")
-    with pytest.raises(RiceError, match="line 2: expected 8 numbers as on line 1, got 4"):
+    with pytest.raises(RiceError, match="line 2: expected 8 numbers, got 4"):
         read_truths(tmp_path, Sides())
 
 
@@ -199,10 +200,10 @@ def test_flags_may_stand_on_one_line_and_have_a_surplus_of_zeros(root: Path) -> 
     [
         ("absent", "0\n0\n0\n1\n", "expected 3 values, one for each frame of the truth, got 4"),
         ("absent", "0\n0\n", "got 2"),
-        ("absent", "", "got 0"),
-        ("absent", "0\n2\n0\n", "line 2: expected whole numbers 0 to 1, got '2'"),
-        ("cover", "0\n8\n9\n", "line 3: expected whole numbers 0 to 8, got '9'"),
-        ("cover", "0\n0.5\n8\n", "line 2: expected whole numbers 0 to 8, got '0.5'"),
+        ("absent", "", "is empty"),
+        ("absent", "0\n2\n0\n", "line 2: expected 0 or 1, got '2'"),
+        ("cover", "0\n8\n9\n", "line 3: expected an integer from 0 to 8, got '9'"),
+        ("cover", "0\n0.5\n8\n", "line 2: expected an integer from 0 to 8, got '0.5'"),
         ("cover", None, "expected a file cat-2.txt as for its truth, found none"),
     ],
 )
@@ -225,7 +226,7 @@ def test_damaged_flags_are_refused(
         ("bear-1 100 80\n", "expected the picture size of cat-2, found none"),
         ("bear-1 100 80\ncat-2 100\n", "line 2: expected a sequence's width and height"),
         ("bear-1 100 80\ncat-2 100 -1\n", "line 2: expected a sequence's width and height"),
-        ("", "line 1: expected a sequence's width and height"),
+        ("", "is empty"),
         ('{"bear-1": [100, 80], "cat-2": [100]}', "cat-2: expected a sequence's width and height in pixels, got [100]"),
         ('{"bear-1": [100, 80]', "not valid JSON"),
     ],

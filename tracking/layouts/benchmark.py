@@ -1,11 +1,13 @@
 """What every layout gives, and what all of them check."""
 
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Literal, Protocol, TypeVar
+from typing import Literal, TypeVar
 
 from rice.errors import RiceError, nearest
 from rice.files import UnsafePathError, safe_join
@@ -37,27 +39,34 @@ class Clip:
     labels: tuple[Path, ...] = ()
 
 
-class Benchmark(Protocol):
-    """One layout of tracking data on disk. `expects`: what it looks like, for messages."""
+class Benchmark(ABC):
+    """One layout of tracking data on disk. `expects`: what it looks like, for messages; `judged`: the split that is
+    judged on by custom."""
 
     name: str
     expects: str
+    judged = "test"
 
     def recognises(self, root: Path) -> bool:
         """Whether `root` holds this layout rather than another one."""
-        ...
+        return bool(self.splits(root))
 
+    @abstractmethod
     def splits(self, root: Path) -> tuple[str, ...]:
         """Names of the splits that are there."""
-        ...
 
     def role(self, root: Path) -> dict[Role, str]:
         """Which split trains and which one tests, as far as they are there."""
-        ...
+        wanted: dict[Role, str] = {"train": "train", "test": self.judged}
+        return {role: split for role, split in wanted.items() if split in self.splits(root)}
 
+    @abstractmethod
     def clips(self, root: Path, split: str) -> list[Clip]:
         """Where the sequences of a split lie, in the benchmark's order. Errors: RiceError; as `open`, up to reading."""
-        ...
+
+    @abstractmethod
+    def read(self, split: str, clip: Clip) -> Sequence:
+        """One clip of a split, checked. Errors: see `open`."""
 
     def open(self, root: Path, split: str, progress: Progress) -> list[Sequence]:
         """Read and check a split.
@@ -66,7 +75,7 @@ class Benchmark(Protocol):
         without sequences, names that come twice or lead nowhere, annotations that do not fit the frames, frames that
         are missing or numbered otherwise, and outside training splits a first box that no tracker can start from.
         """
-        ...
+        return in_threads(partial(self.read, split), self.clips(root, split), progress, f"{self.name} {split}")
 
 
 def require_split(benchmark: Benchmark, root: Path, split: str) -> None:
@@ -102,12 +111,6 @@ def unique(clips: Iterable[Clip]) -> list[Clip]:
             raise RiceError(f"{clip.truth}: {found[clip.name].truth} is called {clip.name!r} too; rename or remove one")
         found[clip.name] = clip
     return list(found.values())
-
-
-def roles(splits: tuple[str, ...], *, test: str = "test") -> dict[Role, str]:
-    """`train` trains and `test` tests, as far as they are among `splits`."""
-    wanted: dict[Role, str] = {"train": "train", "test": test}
-    return {role: split for role, split in wanted.items() if split in splits}
 
 
 def in_threads(function: Callable[[T], R], items: list[T], progress: Progress, description: str) -> list[R]:

@@ -11,8 +11,7 @@ from pathlib import Path
 
 from rice.data.video import open_footage
 from rice.errors import RiceError
-from rice.progress import Progress
-from tracking.layouts.benchmark import Clip, Role, check_count, check_start, in_threads, require_split, unique
+from tracking.layouts.benchmark import Benchmark, Clip, check_count, check_start, require_split, unique
 from tracking.layouts.frames import folders_in, names_in, natural_frames
 from tracking.layouts.text import read_boxes
 from tracking.sequence import PictureFiles, Sequence, VideoFile
@@ -22,32 +21,35 @@ _TRUTH = "groundtruth.txt"
 _VIDEOS = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpg", ".webm")
 
 
-class Folder:
+class Folder(Benchmark):
     """See this module and `Benchmark`."""
 
     name = "folder"
     expects = "ROOT/[CLIP/]groundtruth.txt with pictures beside it, in img/ or in imgs/; or ROOT/NAME.mp4 with NAME.txt"
 
-    def recognises(self, root: Path) -> bool:
-        """See `Benchmark`."""
-        return bool(_clips(root))
-
     def splits(self, root: Path) -> tuple[str, ...]:
         """See `Benchmark`."""
         return (_SPLIT,) if _clips(root) else ()
-
-    def role(self, root: Path) -> dict[Role, str]:
-        """See `Benchmark`. There is nothing to train on."""
-        return {"test": _SPLIT} if _clips(root) else {}
 
     def clips(self, root: Path, split: str) -> list[Clip]:
         """See `Benchmark`."""
         require_split(self, root, split)
         return unique(_clips(root))
 
-    def open(self, root: Path, split: str, progress: Progress) -> list[Sequence]:
-        """See `Benchmark`. Videos are decoded once, to count their frames."""
-        return in_threads(_read, self.clips(root, split), progress, f"{self.name} {split}")
+    def read(self, split: str, clip: Clip) -> Sequence:
+        """See `Benchmark`. A video is decoded once, to count its frames."""
+        boxes = read_boxes(clip.truth)
+        frames: PictureFiles | VideoFile
+        if clip.frames.is_dir():
+            frames = natural_frames(clip.frames, names_in(clip.frames))
+            check_count(clip, boxes, len(frames), first_only=True)
+            check_start(clip, boxes, frames)
+        else:
+            footage = open_footage(clip.frames)
+            frames = VideoFile(footage=footage, count=footage.check())
+            check_count(clip, boxes, len(frames), first_only=True)
+            check_start(clip, boxes, (footage.width, footage.height))
+        return Sequence(benchmark=self.name, name=clip.name, frames=frames, boxes=boxes)
 
 
 def _clips(root: Path) -> list[Clip]:
@@ -73,18 +75,3 @@ def _pictures(folder: Path, names: frozenset[str]) -> Path:
     if len(inside) > 1:
         raise RiceError(f"{folder} has img and imgs; keep the frames in one of them")
     return inside[0] if inside else folder
-
-
-def _read(clip: Clip) -> Sequence:
-    boxes = read_boxes(clip.truth)
-    frames: PictureFiles | VideoFile
-    if clip.frames.is_dir():
-        frames = natural_frames(clip.frames, names_in(clip.frames))
-        check_count(clip, boxes, len(frames), first_only=True)
-        check_start(clip, boxes, frames)
-    else:
-        footage = open_footage(clip.frames)
-        frames = VideoFile(footage=footage, count=footage.check())
-        check_count(clip, boxes, len(frames), first_only=True)
-        check_start(clip, boxes, (footage.width, footage.height))
-    return Sequence(benchmark=Folder.name, name=clip.name, frames=frames, boxes=boxes)

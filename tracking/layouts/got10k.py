@@ -10,24 +10,12 @@
 cut_by_image.label is not read. Source: https://github.com/got-10k/toolkit, Huang et al., arXiv 1810.11981.
 """
 
-import functools
 import re
 from pathlib import Path
 
 from rice.data.splits import read_lines
 from rice.errors import RiceError
-from rice.progress import Progress
-from tracking.layouts.benchmark import (
-    Clip,
-    Role,
-    check_count,
-    check_start,
-    in_threads,
-    listed,
-    read_labels,
-    require_split,
-    roles,
-)
+from tracking.layouts.benchmark import Benchmark, Clip, check_count, check_start, listed, read_labels, require_split
 from tracking.layouts.frames import folders_in, names_in, numbered_frames
 from tracking.layouts.text import read_boxes
 from tracking.sequence import Sequence
@@ -38,23 +26,17 @@ _ABSENCE, _COVER, _META = "absence.label", "cover.label", "meta_info.ini"
 _RESOLUTION = re.compile(r"resolution:\s*\(\s*([1-9]\d{0,5})\s*,\s*([1-9]\d{0,5})\s*\)\s*")
 
 
-class Got10k:
+class Got10k(Benchmark):
     """See this module and `Benchmark`."""
 
     name = "got10k"
     expects = "ROOT/{train,val,test}/list.txt with ROOT/SPLIT/SEQUENCE/{00000001.jpg,groundtruth.txt}"
-
-    def recognises(self, root: Path) -> bool:
-        """See `Benchmark`."""
-        return bool(self.splits(root))
+    judged = "val"
+    """The truth of `test` is withheld."""
 
     def splits(self, root: Path) -> tuple[str, ...]:
         """See `Benchmark`."""
         return tuple(split for split in _SPLITS if (root / split / _LIST).is_file())
-
-    def role(self, root: Path) -> dict[Role, str]:
-        """`val` tests: the truth of `test` is withheld."""
-        return roles(self.splits(root), test="val")
 
     def clips(self, root: Path, split: str) -> list[Clip]:
         """See `Benchmark`."""
@@ -66,26 +48,22 @@ class Got10k:
             for name, path in found
         ]
 
-    def open(self, root: Path, split: str, progress: Progress) -> list[Sequence]:
+    def read(self, split: str, clip: Clip) -> Sequence:
         """See `Benchmark`. Labels are a must where the truth is known: without `cover` GOT-10k has no score."""
-        return in_threads(functools.partial(_read, split), self.clips(root, split), progress, f"{self.name} {split}")
-
-
-def _read(split: str, clip: Clip) -> Sequence:
-    names = names_in(clip.frames)
-    frames = numbered_frames(clip.frames, names, pattern="%08d.jpg", first=1)
-    boxes = read_boxes(clip.truth, delimiter=",", polygons=False)
-    check_count(clip, boxes, len(frames), first_only=split == "test")
-    absence, cover, meta = clip.labels
-    known = split != "test"
-    absent = read_labels(absence, clip, len(frames)) > 0 if known or _ABSENCE in names else None
-    covers = read_labels(cover, clip, len(frames), highest=8) if known or _COVER in names else None
-    size = _resolution(meta) if _META in names else None
-    if split != "train":
-        check_start(clip, boxes, size or frames)
-    return Sequence(
-        benchmark=Got10k.name, name=clip.name, frames=frames, boxes=boxes, absent=absent, cover=covers, size=size
-    )
+        names = names_in(clip.frames)
+        frames = numbered_frames(clip.frames, names, pattern="%08d.jpg", first=1)
+        boxes = read_boxes(clip.truth, commas_only=True, polygons=False)
+        check_count(clip, boxes, len(frames), first_only=split == "test")
+        absence, cover, meta = clip.labels
+        known = split != "test"
+        absent = read_labels(absence, clip, len(frames)) > 0 if known or _ABSENCE in names else None
+        covers = read_labels(cover, clip, len(frames), highest=8) if known or _COVER in names else None
+        size = _resolution(meta) if _META in names else None
+        if split != "train":
+            check_start(clip, boxes, size or frames)
+        return Sequence(
+            benchmark=self.name, name=clip.name, frames=frames, boxes=boxes, absent=absent, cover=covers, size=size
+        )
 
 
 def _resolution(path: Path) -> tuple[int, int] | None:

@@ -10,23 +10,11 @@ nlp.txt is not read. Without training_set.txt, all that testing_set.txt does not
 the paper). Source: Fan et al., arXiv 1809.07845; the lists: https://github.com/HengLan/LaSOT_Evaluation_Toolkit.
 """
 
-import functools
 import re
 from pathlib import Path
 
 from rice.errors import RiceError
-from rice.progress import Progress
-from tracking.layouts.benchmark import (
-    Clip,
-    Role,
-    check_count,
-    check_start,
-    in_threads,
-    listed,
-    read_labels,
-    require_split,
-    roles,
-)
+from tracking.layouts.benchmark import Benchmark, Clip, check_count, check_start, listed, read_labels, require_split
 from tracking.layouts.frames import folders_in, names_in, numbered_frames
 from tracking.layouts.text import read_boxes, read_names
 from tracking.sequence import Sequence
@@ -36,7 +24,7 @@ _LABELS = ("full_occlusion.txt", "out_of_view.txt")
 _CLIP = re.compile(r".+-\d+")
 
 
-class LaSOT:
+class LaSOT(Benchmark):
     """See this module and `Benchmark`."""
 
     name = "lasot"
@@ -56,10 +44,6 @@ class LaSOT:
         others = not train and not _places(root).keys() <= read_names(root / _TEST).keys()
         return (*(["train"] if train or others else []), *(["test"] if test else []))
 
-    def role(self, root: Path) -> dict[Role, str]:
-        """See `Benchmark`."""
-        return roles(self.splits(root))
-
     def clips(self, root: Path, split: str) -> list[Clip]:
         """See `Benchmark`."""
         if split == "test" or not (root / _TRAIN).is_file():
@@ -77,9 +61,18 @@ class LaSOT:
             for name, place in found
         ]
 
-    def open(self, root: Path, split: str, progress: Progress) -> list[Sequence]:
+    def read(self, split: str, clip: Clip) -> Sequence:
         """See `Benchmark`."""
-        return in_threads(functools.partial(_read, split), self.clips(root, split), progress, f"{self.name} {split}")
+        frames = numbered_frames(clip.frames, names_in(clip.frames), pattern="%08d.jpg", first=1)
+        boxes = read_boxes(clip.truth, commas_only=True, polygons=False)
+        boxes[:, :2] -= 1
+        check_count(clip, boxes, len(frames))
+        occluded, outside = (read_labels(label, clip, len(frames)) > 0 for label in clip.labels)
+        if split != "train":
+            check_start(clip, boxes, frames, origin=1)
+        return Sequence(
+            benchmark=self.name, name=clip.name, frames=frames, boxes=boxes, origin=1, absent=occluded | outside
+        )
 
 
 def _require_test_list(root: Path) -> None:
@@ -101,16 +94,3 @@ def _places(root: Path) -> dict[str, Path]:
                 raise RiceError(f"{place}: the sequence is also at {places[place.name]}; remove one of the two")
             places[place.name] = place
     return places
-
-
-def _read(split: str, clip: Clip) -> Sequence:
-    frames = numbered_frames(clip.frames, names_in(clip.frames), pattern="%08d.jpg", first=1)
-    boxes = read_boxes(clip.truth, delimiter=",", polygons=False)
-    boxes[:, :2] -= 1
-    check_count(clip, boxes, len(frames))
-    occluded, outside = (read_labels(label, clip, len(frames)) > 0 for label in clip.labels)
-    if split != "train":
-        check_start(clip, boxes, frames, origin=1)
-    return Sequence(
-        benchmark=LaSOT.name, name=clip.name, frames=frames, boxes=boxes, origin=1, absent=occluded | outside
-    )

@@ -9,23 +9,11 @@ The toolkit's flags are exactly the boxes of zeros (65,253 of 516,038), so these
 language.txt is not read. Source: https://github.com/wangxiao5791509/TNL2K_evaluation_toolkit, Wang et al., CVPR 2021.
 """
 
-import functools
 from pathlib import Path
 
 import numpy as np
 
-from rice.progress import Progress
-from tracking.layouts.benchmark import (
-    Clip,
-    Role,
-    check_count,
-    check_start,
-    in_threads,
-    read_labels,
-    require_split,
-    roles,
-    unique,
-)
+from tracking.layouts.benchmark import Benchmark, Clip, check_count, check_start, read_labels, require_split, unique
 from tracking.layouts.frames import folders_in, names_in, natural_frames
 from tracking.layouts.text import read_boxes, read_flags
 from tracking.sequence import Flags_N, Sequence
@@ -40,7 +28,7 @@ _HINT = (
 )
 
 
-class TNL2K:
+class TNL2K(Benchmark):
     """See this module and `Benchmark`."""
 
     name = "tnl2k"
@@ -55,10 +43,6 @@ class TNL2K:
         """See `Benchmark`."""
         return tuple(split for split in _SPLITS if _places(root, split))
 
-    def role(self, root: Path) -> dict[Role, str]:
-        """See `Benchmark`."""
-        return roles(self.splits(root))
-
     def clips(self, root: Path, split: str) -> list[Clip]:
         """See `Benchmark`."""
         require_split(self, root, split)
@@ -67,9 +51,16 @@ class TNL2K:
             for place in _places(root, split)
         )
 
-    def open(self, root: Path, split: str, progress: Progress) -> list[Sequence]:
+    def read(self, split: str, clip: Clip) -> Sequence:
         """See `Benchmark`."""
-        return in_threads(functools.partial(_read, split), self.clips(root, split), progress, f"{self.name} {split}")
+        frames = natural_frames(clip.frames, names_in(clip.frames))
+        boxes = read_boxes(clip.truth, commas_only=True, polygons=False)
+        check_count(clip, boxes, len(frames), hint=_HINT)
+        if split != "train":
+            check_start(clip, boxes, frames)
+        path = next((path for path in clip.labels if path.is_file()), None)
+        absent = np.logical_not(boxes.any(axis=1)) if path is None else _flags(path, clip, len(frames))
+        return Sequence(benchmark=self.name, name=clip.name, frames=frames, boxes=boxes, absent=absent)
 
 
 def _published(split: str) -> str:
@@ -92,17 +83,6 @@ def _clip_folders(base: Path) -> list[Path]:
 def _flag_files(root: Path, place: Path) -> tuple[Path, ...]:
     bases = dict.fromkeys(base / folder for base in (place.parent, root) for folder in ("absent", "annos/absent"))
     return (place / "absent.txt", *(base / f"{place.name}.txt" for base in bases))
-
-
-def _read(split: str, clip: Clip) -> Sequence:
-    frames = natural_frames(clip.frames, names_in(clip.frames))
-    boxes = read_boxes(clip.truth, delimiter=",", polygons=False)
-    check_count(clip, boxes, len(frames), hint=_HINT)
-    if split != "train":
-        check_start(clip, boxes, frames)
-    path = next((path for path in clip.labels if path.is_file()), None)
-    absent = np.logical_not(boxes.any(axis=1)) if path is None else _flags(path, clip, len(frames))
-    return Sequence(benchmark=TNL2K.name, name=clip.name, frames=frames, boxes=boxes, absent=absent)
 
 
 def _flags(path: Path, clip: Clip, frames: int) -> Flags_N:

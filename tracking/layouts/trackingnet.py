@@ -7,13 +7,11 @@ Frames without an annotation file are left out. Source: https://github.com/Silvi
 al., arXiv 1803.10794.
 """
 
-import functools
 import re
 from pathlib import Path
 
 from rice.errors import RiceError
-from rice.progress import Progress
-from tracking.layouts.benchmark import Clip, Role, check_count, check_start, in_threads, require_split, roles, unique
+from tracking.layouts.benchmark import Benchmark, Clip, check_count, check_start, require_split, unique
 from tracking.layouts.frames import folders_in, names_in, numbered_frames
 from tracking.layouts.text import read_boxes
 from tracking.sequence import Sequence
@@ -22,23 +20,15 @@ _TRAIN = re.compile(r"TRAIN_(\d|10|11)")
 _TEST, _ANNO, _TXT = "TEST", "anno", ".txt"
 
 
-class TrackingNet:
+class TrackingNet(Benchmark):
     """See this module and `Benchmark`."""
 
     name = "trackingnet"
     expects = "ROOT/TRAIN_0..11 or ROOT/TEST with {anno/VIDEO.txt,frames/VIDEO/0.jpg}"
 
-    def recognises(self, root: Path) -> bool:
-        """See `Benchmark`."""
-        return bool(self.splits(root))
-
     def splits(self, root: Path) -> tuple[str, ...]:
         """See `Benchmark`."""
         return tuple(split for split in ("train", "test") if _parts(root, split))
-
-    def role(self, root: Path) -> dict[Role, str]:
-        """See `Benchmark`. The truth of `test` is withheld."""
-        return roles(self.splits(root))
 
     def clips(self, root: Path, split: str) -> list[Clip]:
         """See `Benchmark`."""
@@ -50,9 +40,14 @@ class TrackingNet:
         names = [(part, file.removesuffix(_TXT)) for part, file in files]
         return unique(Clip(name, part / "frames" / name, part / _ANNO / f"{name}{_TXT}") for part, name in names)
 
-    def open(self, root: Path, split: str, progress: Progress) -> list[Sequence]:
+    def read(self, split: str, clip: Clip) -> Sequence:
         """See `Benchmark`."""
-        return in_threads(functools.partial(_read, split), self.clips(root, split), progress, f"{self.name} {split}")
+        frames = numbered_frames(clip.frames, names_in(clip.frames), pattern="%d.jpg", first=0)
+        boxes = read_boxes(clip.truth, commas_only=True, polygons=False)
+        check_count(clip, boxes, len(frames), first_only=split == "test")
+        if split != "train":
+            check_start(clip, boxes, frames)
+        return Sequence(benchmark=self.name, name=clip.name, frames=frames, boxes=boxes)
 
 
 def _parts(root: Path, split: str) -> list[Path]:
@@ -60,12 +55,3 @@ def _parts(root: Path, split: str) -> list[Path]:
     if split == "test":
         return [folder for folder in folders if folder.name == _TEST]
     return [folder for folder in folders if _TRAIN.fullmatch(folder.name)]
-
-
-def _read(split: str, clip: Clip) -> Sequence:
-    frames = numbered_frames(clip.frames, names_in(clip.frames), pattern="%d.jpg", first=0)
-    boxes = read_boxes(clip.truth, delimiter=",", polygons=False)
-    check_count(clip, boxes, len(frames), first_only=split == "test")
-    if split != "train":
-        check_start(clip, boxes, frames)
-    return Sequence(benchmark=TrackingNet.name, name=clip.name, frames=frames, boxes=boxes)

@@ -44,7 +44,7 @@ def test_boxes_come_back(rows: list[tuple[float, ...]], delimiter: str, newline:
 def test_polygons_become_the_smallest_boxes_around_them(rows: list[tuple[int, ...]], delimiter: Any) -> None:
     text = "".join(delimiter.join(map(str, row)) + "\n" for row in rows)
     with tempfile.TemporaryDirectory() as folder:
-        boxes = read_boxes(write(Path(folder), text), delimiter=delimiter)
+        boxes = read_boxes(write(Path(folder), text))
     for row, (x, y, width, height) in zip(rows, boxes.tolist(), strict=True):
         assert (x, x + width) == (min(row[0::2]), max(row[0::2]))
         assert (y, y + height) == (min(row[1::2]), max(row[1::2]))
@@ -57,44 +57,46 @@ def test_words_of_matlab_are_numbers(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "delimiter", "message"),
+    ("text", "commas", "message"),
     [
         (
             "1\t2\t3\t4\n",
-            ",",
+            True,
             "line 1: expected 4 numbers separated by commas, got 4 separated by tabs: '1\\t2\\t3\\t4'",
         ),
-        ("1 2 3 4\n", ",", "line 1: expected 4 numbers separated by commas, got 4 separated by spaces: '1 2 3 4'"),
-        ("1,2,3,4\n", "\t", "line 1: expected 4 numbers separated by tabs, got 4 separated by commas: '1,2,3,4'"),
-        ("1 2 3 4\n", "\t", "line 1: expected 4 numbers separated by tabs, got 4 separated by spaces: '1 2 3 4'"),
-        ("1,2,3,4\n5,6,7\n", ",", "line 2: expected 4 numbers separated by commas, got 3 separated by commas: '5,6,7'"),
-        ("1,2,3,4\n5 6 7 8\n", None, "line 2: expected 4 numbers separated by commas, got 4 separated by spaces"),
-        ("1,2,3,4\n\n5,6,7,8\n", None, "line 2: expected 4 numbers separated by commas, got 0: ''"),
-        ("1,2,3,4,5,6,7,8\n", ",", "line 1: expected 4 numbers separated by commas, got 8 separated by commas"),
-        ("1,2,3,4\r\n5,6,seven,8\r\n", ",", "line 2: expected numbers, got 'seven'"),
-        ("1,2,3,4\n5,6,,8\n", ",", "line 2: expected numbers, got ''"),
-        ("1,2,3,4\n5,6,7_0,8\n", ",", "line 2: expected numbers, got '7_0'"),
-        ("", ",", " is empty"),
-        ("\n \n", ",", " is empty"),
+        ("1 2 3 4\n", True, "line 1: expected 4 numbers separated by commas, got 4 separated by spaces: '1 2 3 4'"),
+        (
+            "1,2,3,4\n5,6,7\n",
+            True,
+            "line 2: expected 4 numbers separated by commas, got 3 separated by commas: '5,6,7'",
+        ),
+        ("1,2,3,4\n5 6 7 8\n", True, "line 2: expected 4 numbers separated by commas, got 4 separated by spaces"),
+        ("1,2,3,4\n\n5,6,7,8\n", False, "line 2: expected 4 numbers, got 0: ''"),
+        ("1,2,3,4,5,6,7,8\n", True, "line 1: expected 4 numbers separated by commas, got 8 separated by commas"),
+        ("1,2,3,4\r\n5,6,seven,8\r\n", True, "line 2: expected numbers, got 'seven'"),
+        ("1,2,3,4\n5,6,,8\n", True, "line 2: expected numbers, got ''"),
+        ("1,2,3,4\n5,6,7_0,8\n", True, "line 2: expected numbers, got '7_0'"),
+        ("", True, " is empty"),
+        ("\n \n", True, " is empty"),
     ],
 )
-def test_what_is_no_box_is_named(tmp_path: Path, text: str, delimiter: Any, message: str) -> None:
+def test_what_is_no_box_is_named(tmp_path: Path, text: str, commas: bool, message: str) -> None:
     path = write(tmp_path, text)
     with pytest.raises(RiceError, match=re.escape(f"{path}") + ".*" + re.escape(message)) as error:
-        read_boxes(path, delimiter=delimiter, polygons=False)
+        read_boxes(path, commas_only=commas, polygons=False)
     assert "\n" not in str(error.value)
 
 
 def test_blanks_at_the_end_of_a_line_are_no_delimiter(tmp_path: Path) -> None:
-    assert read_boxes(write(tmp_path, "1 2 3 4\t\n5 6 7 8 \n"), delimiter=" ").tolist() == [[1, 2, 3, 4], [5, 6, 7, 8]]
+    assert read_boxes(write(tmp_path, "1 2 3 4\t\n5 6 7 8 \n")).tolist() == [[1, 2, 3, 4], [5, 6, 7, 8]]
 
 
 def test_a_first_line_may_have_four_numbers_or_eight(tmp_path: Path) -> None:
     path = write(tmp_path, "1,2,3,4,5,6\n")
-    with pytest.raises(RiceError, match="line 1: expected 4 or 8 numbers separated by commas, got 6"):
+    with pytest.raises(RiceError, match="line 1: expected 4 or 8 numbers, got 6"):
         read_boxes(path)
     path = write(tmp_path, "1,2,3,4,5,6,7,8\n1,2,3,4\n")
-    with pytest.raises(RiceError, match="line 2: expected 8 numbers separated by commas, got 4"):
+    with pytest.raises(RiceError, match="line 2: expected 8 numbers, got 4"):
         read_boxes(path)
 
 
