@@ -87,7 +87,7 @@ def step(config: Config) -> dict[str, Any]:
         from detectron2.config import instantiate
         from detectron2.utils.events import EventStorage
 
-        from probes.detection.detectron2 import canvas_edge, lazy_model, to_detectron2
+        from probes.detection.detectron2 import as_instances, canvas_edge, lazy_model, to_detectron2
     except ImportError as error:
         return {"said": f"left out: {error.name} is not installed", "seconds": None}
     encoder = load_encoder(config.encoder, weights=None, device=config.device).requires_grad_(False)
@@ -98,7 +98,7 @@ def step(config: Config) -> dict[str, Any]:
     ours, theirs = ours.to(config.device).train(), theirs.to(config.device).train()
     edge = canvas_edge(encoder)
     images, targets = _scenes(config.batch, edge, config.device)
-    batch = [{"image": i, "instances": t} for i, t in zip(images, _as_instances(targets), strict=True)]
+    batch = [{"image": i, "instances": t} for i, t in zip(images, as_instances(targets), strict=True)]
 
     def our_losses() -> dict[str, Tensor]:
         tokens = normalise_tokens(encoder(torch.stack(images).float() / 255).patches)
@@ -164,18 +164,6 @@ def _scenes(batch: int, edge: int, device: str) -> tuple[list[Tensor], list[Targ
         labels = torch.randint(CLASSES, (OBJECTS,), generator=generator)
         targets.append(Target(boxes, labels, masks, (edge, edge)).to(torch.device(device)))
     return [image.to(device) for image in images], targets
-
-
-def _as_instances(targets: list[Target]) -> list[Any]:
-    from detectron2.structures import BitMasks, Boxes, Instances
-
-    found = []
-    for target in targets:
-        instances = Instances(target.size)
-        instances.gt_boxes, instances.gt_classes = Boxes(target.boxes), target.labels
-        instances.gt_masks = BitMasks(target.masks)
-        found.append(instances)
-    return found
 
 
 def cache(config: Config) -> dict[str, Any]:

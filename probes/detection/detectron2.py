@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from probes.detection.config import DetectionConfig, HeadsConfig
-from probes.detection.model import COCO_LIMITS, LVIS_LIMITS, Detector
+from probes.detection.model import COCO_LIMITS, LVIS_LIMITS, Detector, Target
 from probes.detection.pyramid import SCALES, Pyramid, normalise_tokens
 from rice.encoders.base import Encoder
 from rice.encoders.load import load_encoder
@@ -172,18 +172,16 @@ def _roi_heads(
         scales = tuple(1 / stride for stride in strides)
         return lazy(pool)(output_size=size, scales=scales, sampling_ratio=0, pooler_type="ROIAlignV2")
 
-    mask = {}
-    if masks:
-        mask = {
-            "mask_in_features": names,
-            "mask_pooler": pooler(14),
-            "mask_head": lazy(roi.MaskRCNNConvUpsampleHead)(
-                input_shape=shape(channels=width, width=14, height=14),
-                num_classes=classes,
-                conv_dims=[width] * (heads.mask_convs + 1),
-                conv_norm="LN",
-            ),
-        }
+    mask = {
+        "mask_in_features": names,
+        "mask_pooler": pooler(14),
+        "mask_head": lazy(roi.MaskRCNNConvUpsampleHead)(
+            input_shape=shape(channels=width, width=14, height=14),
+            num_classes=classes,
+            conv_dims=[width] * (heads.mask_convs + 1),
+            conv_norm="LN",
+        ),
+    }
     return lazy(roi.CascadeROIHeads)(
         num_classes=classes,
         batch_size_per_image=heads.roi_samples,
@@ -214,7 +212,7 @@ def _roi_heads(
             lazy(matcher.Matcher)(thresholds=[iou], labels=[0, 1], allow_low_quality_matches=False)
             for iou in heads.cascade_ious
         ],
-        **mask,
+        **(mask if masks else {}),
     )
 
 
@@ -295,6 +293,19 @@ def _schedule(lazy: Any, config: DetectionConfig, updates: int) -> Any:
         warmup_length=min(config.warmup / updates, 0.1),
         warmup_factor=0.001,
     )
+
+
+def as_instances(targets: Sequence[Target]) -> list[Any]:
+    """What our heads learn from as detectron2's `Instances`, whose network takes them beside each picture."""
+    structures = _need("detectron2.structures")
+    found = []
+    for target in targets:
+        instances = structures.Instances(target.size)
+        instances.gt_boxes, instances.gt_classes = structures.Boxes(target.boxes), target.labels
+        if target.masks is not None:
+            instances.gt_masks = structures.BitMasks(target.masks)
+        found.append(instances)
+    return found
 
 
 def to_detectron2(detector: Detector) -> dict[str, Tensor]:

@@ -10,8 +10,16 @@ from torch import Tensor
 
 pytest.importorskip("detectron2", reason="detectron2 is not installed (it is built from source)")
 
-from probes.detection.detectron2 import _their_name, canvas_edge, from_detectron2, lazy_model, to_detectron2, to_encoder
-from probes.detection.model import Detector, Target, build_detector
+from probes.detection.detectron2 import (
+    _their_name,
+    as_instances,
+    canvas_edge,
+    from_detectron2,
+    lazy_model,
+    to_detectron2,
+    to_encoder,
+)
+from probes.detection.model import Detector, build_detector
 from probes.detection.pyramid import normalise_tokens
 from rice.encoders.base import Encoder, Features
 from rice.encoders.load import load_encoder
@@ -97,18 +105,6 @@ def test_the_same_weights_give_the_same_detections(name: str, counts: list[int] 
         torch.testing.assert_close(mine.scores, their.scores[order], rtol=0, atol=1e-4)
         torch.testing.assert_close(mine.boxes, boxes[order], rtol=0, atol=1e-4)
         torch.testing.assert_close(mine.masks, their.pred_masks[order, 0], rtol=0, atol=1e-4)
-
-
-def as_instances(found: list[Target]) -> list[Any]:
-    from detectron2.structures import BitMasks, Boxes, Instances
-
-    theirs = []
-    for target in found:
-        instances = Instances(target.size)
-        instances.gt_boxes, instances.gt_classes = Boxes(target.boxes), target.labels
-        instances.gt_masks = BitMasks(target.masks)
-        theirs.append(instances)
-    return theirs
 
 
 @pytest.mark.parametrize("counts", [None, COUNTS], ids=["softmax", "federated"])
