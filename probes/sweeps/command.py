@@ -55,12 +55,7 @@ def sweep(
         slurm: options of submitit, e.g. slurm_partition=gpu slurm_gres=gpu:1 timeout_min=240.
         dry_run: say what would be computed and what it costs; write nothing.
     """
-    if only_missing and force:
-        raise RiceError("--only-missing and --force exclude each other; leave one out")
-    if jobs is not None and jobs < 1:
-        raise RiceError(f"--jobs takes a number of at least 1, got {jobs}")
-    if slurm and executor != "slurm":
-        raise RiceError("--slurm has no effect without --executor slurm; add it")
+    _check_options(only_missing and force, jobs, bool(slurm) and executor != "slurm")
     asked = read_sweep(file, data, weights)
     manifest = _read_manifest(out, asked)
     cells = plan(asked)
@@ -84,6 +79,15 @@ def sweep(
     if not failed and since is not None:
         write_json(out / MANIFEST, _manifest(asked, None))
     return int(failed)
+
+
+def _check_options(contrary: bool, jobs: int | None, idle_slurm: bool) -> None:
+    if contrary:
+        raise RiceError("--only-missing and --force exclude each other; leave one out")
+    if jobs is not None and jobs < 1:
+        raise RiceError(f"--jobs takes a number of at least 1, got {jobs}")
+    if idle_slurm:
+        raise RiceError("--slurm has no effect without --executor slurm; add it")
 
 
 def _run(pool: Pool, cells: Sequence[Cell], console: Console) -> list[Outcome]:

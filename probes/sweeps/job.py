@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from probes.results import Identity
-from probes.sweeps.plan import Cell
+from probes.sweeps.plan import Cell, Measurement
 from probes.sweeps.sweepfile import DatasetEntry, EncoderEntry
 from rice.encoders.spec import EncoderReference
 from rice.errors import RiceError
@@ -19,25 +19,12 @@ FAILURE_PREFIX = "cell failed: "
 
 
 @dataclass(frozen=True, kw_only=True)
-class Job:
+class Job(Measurement):
     """A cell to compute. `seeds` with a result not older than `redo_before` (epoch seconds) are left alone."""
 
     out: Path
-    encoder: EncoderEntry
-    probe: str
-    words: tuple[str, ...]
-    dataset: DatasetEntry
-    identity: Identity
-    tokens: int
-    gflops: float | None
-    seeds: tuple[int, ...]
     redo_before: float | None
     device: str
-
-    @property
-    def key(self) -> str:
-        """Names the cell's lock, log and work folder."""
-        return self.identity.cell_key()
 
     @property
     def log(self) -> Path:
@@ -57,19 +44,8 @@ class Job:
 
 def job_of(cell: Cell, out: Path, *, redo_before: float | None, device: str) -> Job:
     """The job of computing a cell on a device ("cpu", "cuda:0")."""
-    return Job(
-        out=out.absolute(),
-        encoder=cell.encoder,
-        probe=cell.probe,
-        words=cell.words,
-        dataset=cell.dataset,
-        identity=cell.identity,
-        tokens=cell.tokens,
-        gflops=cell.gflops,
-        seeds=cell.seeds,
-        redo_before=redo_before,
-        device=device,
-    )
+    planned = {field.name: getattr(cell, field.name) for field in dataclasses.fields(Measurement)}
+    return Job(**planned, out=out.absolute(), redo_before=redo_before, device=device)
 
 
 def write_job(job: Job) -> Path:

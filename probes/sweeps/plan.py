@@ -16,32 +16,40 @@ from rice.errors import RiceError
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cell:
+class Measurement:
     """One encoder x probe x dataset with all its seeds: what one process computes.
 
-    `words` are the flags of the probe's config; `tokens` and `gflops` are of one image's forward; `images` counts the
-    pictures that pass through the encoder, None where the probe cannot say; `variant` tells it from other configs of
-    the same probe on the same dataset. `check` raises RiceError where the dataset's folder is broken or not for the
-    probe; cells of one probe and dataset share it.
+    `words` are the flags of the probe's config; `tokens` and `gflops` are of one image's forward.
     """
 
     encoder: EncoderEntry
-    spec: EncoderSpec
     probe: str
     words: tuple[str, ...]
     dataset: DatasetEntry
     identity: Identity
     tokens: int
     gflops: float | None
-    images: Callable[[], int | None]
-    check: Callable[[], None]
     seeds: tuple[int, ...]
-    variant: str = ""
 
     @functools.cached_property
     def key(self) -> str:
         """Names the cell's lock, log and work folder."""
         return self.identity.cell_key()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell(Measurement):
+    """A measurement as it is planned.
+
+    `images` counts the pictures that pass through the encoder, None where the probe cannot say; `variant` tells it from
+    other configs of the same probe on the same dataset. `check` raises RiceError where the dataset's folder is broken
+    or not for the probe; cells of one probe and dataset share it.
+    """
+
+    spec: EncoderSpec
+    images: Callable[[], int | None]
+    check: Callable[[], None]
+    variant: str = ""
 
     @property
     def title(self) -> str:
