@@ -45,7 +45,8 @@ class DetectionProbe(Probe):
             for dataset in self.datasets.values():
                 dataset.inspect()
             missing = f"; {len(suite.missing)} are missing" if suite.missing else ""
-            return f"{suite.name}: {len(suite.datasets)} datasets of {len(suite.domains)} domains{missing}"
+            unknown = f"; not of it, and left out: {', '.join(suite.unknown)}" if suite.unknown else ""
+            return f"{suite.name}: {len(suite.datasets)} datasets of {len(suite.domains)} domains{missing}{unknown}"
         train, test = self.splits
         self._check(train, test)
         masks = "boxes and masks" if train.has_masks else "boxes"

@@ -8,10 +8,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import yaml
-
+from probes.yaml_files import read_yaml
 from rice.data.splits import NoDatasetError, SplitFiles, find_splits
 from rice.errors import RiceError, nearest
 
@@ -115,9 +113,9 @@ def _check_splits(path: Path, splits: Mapping[str, SplitFiles]) -> None:
 def read_suites(mapping: Path = BUILT_IN) -> dict[str, dict[str, str]]:
     """Suite -> dataset -> domain, in the order of the file.
 
-    Errors: RiceError in one line: not YAML, not of this shape, a dataset that a suite names twice.
+    Errors: RiceError in one line: not YAML, a key or a dataset that is written twice, not of this shape.
     """
-    document = _read(mapping)
+    document = read_yaml(mapping)
     shape = "suite: {domain: [dataset, ...]}"
     if not isinstance(document, dict) or not all(isinstance(name, str) for name in document):
         raise RiceError(f"{mapping}: expected {shape}")
@@ -136,15 +134,6 @@ def read_suites(mapping: Path = BUILT_IN) -> dict[str, dict[str, str]]:
                     raise RiceError(f"{mapping}: {suite}: {name} stands in {domain_of[name]} and in {domain}")
                 domain_of[name] = domain
     return suites
-
-
-def _read(path: Path) -> Any:
-    try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise RiceError(f"cannot read {path}: {error.strerror or error}") from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise RiceError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
 
 
 def domain_means(scores: Mapping[str, float], suite: Suite) -> dict[str, float]:

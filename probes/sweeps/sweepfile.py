@@ -17,9 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from probes.stored import unsafe_label
+from probes.yaml_files import read_yaml
 from rice.encoders.spec import EncoderReference
 from rice.errors import RiceError, nearest
 
@@ -91,7 +90,9 @@ def read_sweep(file_or_name: str, data: Sequence[str] = (), weights: Sequence[st
     """
     path = _locate(file_or_name)
     where = str(path) if path.parent != BUILT_IN else f"sweep {path.stem}"
-    document = _mapping(_parse(path), where, required=("name", "encoders", "datasets", "probes"), optional=("seeds",))
+    document = _mapping(
+        read_yaml(path), where, required=("name", "encoders", "datasets", "probes"), optional=("seeds",)
+    )
     name = _typed(document["name"], str, f"{where}: name")
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
         raise RiceError(f"{where}: expected a name of letters, digits, '.', '_' and '-', got {name!r}")
@@ -117,7 +118,7 @@ def read_sweep(file_or_name: str, data: Sequence[str] = (), weights: Sequence[st
 
 def built_in_probes(name: str) -> list[ProbeEntry]:
     """The probes of a built-in sweep with their settings: the protocol that a table of the paper is measured by."""
-    document = _parse(BUILT_IN / f"{name}.yaml")
+    document = read_yaml(BUILT_IN / f"{name}.yaml")
     datasets = {key: DatasetEntry(name=key) for key in document["datasets"]}
     return [_probe(entry, f"sweep {name}: probes", datasets) for entry in document["probes"]]
 
@@ -132,33 +133,6 @@ def _locate(file_or_name: str) -> Path:
         f"expected the YAML file of a sweep or a built-in name ({', '.join(built_in)}), got {file_or_name!r}."
         f"{nearest(file_or_name, built_in)}"
     )
-
-
-class _StrictLoader(yaml.SafeLoader):
-    """Refuses a key that is written twice: YAML would keep the last one silently."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[str] = set()
-        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
-            if key.value in seen:
-                raise yaml.MarkedYAMLError(
-                    problem=f"the key {key.value!r} is written twice", problem_mark=key.start_mark
-                )
-            seen.add(key.value)
-        return super().construct_mapping(node, deep=deep)
-
-
-def _parse(path: Path) -> Any:
-    try:
-        with path.open(encoding="utf-8") as file:
-            return yaml.load(file, _StrictLoader)  # a SafeLoader
-    except yaml.MarkedYAMLError as error:
-        line = "" if error.problem_mark is None else f" line {error.problem_mark.line + 1}:"
-        raise RiceError(f"{path}:{line} {error.problem or error.context}") from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise RiceError(f"{path} is not YAML: {str(error).splitlines()[0]}") from error
-    except OSError as error:
-        raise RiceError(f"cannot read {path}: {error.strerror}") from error
 
 
 def _encoder(value: Any, where: str) -> EncoderEntry:

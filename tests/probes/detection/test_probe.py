@@ -84,9 +84,10 @@ def test_a_suite_is_judged_by_domain(encoder: Encoder, tmp_path: Path) -> None:
     names = {"aerial-cows": 1, "cloud-types": 2, "peixos-fish": 3}
     for name, seed in names.items():
         world(tmp_path / "suite" / name, layout="roboflow", train=6, test=3, seed=seed)
+    world(tmp_path / "suite/my-own", layout="roboflow", train=6, test=3)
     probe = DetectionProbe(CONFIG, tmp_path / "suite")
     assert "3 datasets" in probe.inspect()
-    assert "97 are missing" in probe.inspect()
+    assert "97 are missing; not of it, and left out: my-own" in probe.inspect()
     metrics = run(tmp_path / "suite", encoder, tmp_path / "work")
     items = pd.read_parquet(tmp_path / "work/items.parquet").set_index("id")["box AP"]
     assert metrics["aerial AP"].value == pytest.approx((items["aerial-cows"] + items["cloud-types"]) / 2)

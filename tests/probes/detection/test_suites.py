@@ -106,7 +106,8 @@ def test_an_own_map_may_take_its_place(tmp_path: Path, world: Path) -> None:
         ("s: {AVG: [a]}", "s: 'AVG': expected suite"),
         ("s: {d: [1_2]}", "s: d: expected a folder's name, got 12; quote it"),
         ("s: {d: [a], e: [a]}", "s: a stands in d and in e"),
-        ("s: {d: [", "is not YAML"),
+        ("s: {d: [a], d: [b]}", "line 1: the key 'd' is written twice"),
+        ("s: {d: [", "line 1: expected the node content"),
     ],
 )
 def test_a_damaged_map_is_one_line(tmp_path: Path, text: str, message: str) -> None:
