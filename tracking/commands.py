@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
+from probes.training_config import wait_passively
 from rice.encoders.spec import EncoderReference, EncoderSpec
 from rice.errors import RiceError
 from rice.progress import BarProgress, bars_if
@@ -60,6 +61,7 @@ def train(
         device: auto, cpu or cuda.
         dry_run: say what would run and what it would take, and write nothing.
     """
+    wait_passively()
     from probes.heads import Tower, same_training
     from rice.encoders.load import describe
     from rice.encoders.weights import plain

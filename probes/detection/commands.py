@@ -11,6 +11,7 @@ from probes.detection.evaluators import Evaluator
 from probes.detection.recipe import RECIPES
 from probes.detection.score import IouType, Scores
 from probes.detection.suites import domain_means
+from probes.training_config import wait_passively
 from rice.encoders.spec import EncoderReference
 from rice.errors import RiceError
 from rice.progress import BarProgress, bars_if
@@ -69,6 +70,7 @@ def train(
         evaluator: faster (faster-coco-eval), pycocotools or lvis; they give the same numbers.
         dry_run: say what would run and what it would take, and write nothing.
     """
+    wait_passively()
     from probes.detection.probe import DetectionProbe
     from probes.heads import Tower
     from rice.encoders.weights import plain

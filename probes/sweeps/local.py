@@ -11,6 +11,7 @@ from probes.sweeps.job import Job, write_job
 from probes.sweeps.lifeline import kill_group
 from probes.sweeps.plan import Cell
 from probes.sweeps.pool import Board, Exit
+from probes.training_config import WAIT_PASSIVELY
 from rice.errors import RiceError
 from rice.progress import LINE_PREFIX
 
@@ -92,12 +93,9 @@ def cell_command(job: Job) -> list[str]:
 
 
 def cell_environment(threads: int) -> dict[str, str]:
-    """What a cell needs to see what its parent saw. What the user set of OpenMP stays.
-
-    Waiting threads sleep: on a busy machine two that spin made the training of heads 5 to 20 times slower.
-    """
+    """What a cell needs to see what its parent saw. What the user set of OpenMP stays."""
     paths = os.pathsep.join(path for path in sys.path if path)
-    openmp = {"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "passive"}
+    openmp = {"OMP_NUM_THREADS": str(threads), **WAIT_PASSIVELY}
     return {"PYTHONPATH": paths} | {name: os.environ.get(name, value) for name, value in openmp.items()}
 
 
