@@ -5,7 +5,9 @@ Third parties add verbs by the entry point group `rice.verbs` (name = verb, valu
 """
 
 import importlib
+import inspect
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -99,6 +101,15 @@ def overview() -> str:
     )
 
 
+def unwrapped(docstring: str) -> str:
+    """Every paragraph and every argument's text on one line, so that tyro fills them to the terminal's width.
+
+    It keeps the line ends of an argument's text, which are those of our source. Other indented lines stay.
+    """
+    text, args, arguments = inspect.cleandoc(docstring).partition("\nArgs:\n")
+    return re.sub(r"(?<=\S)\n(?=\S)", " ", text) + args + re.sub(r"\n {5,}(?=\S)", " ", arguments)
+
+
 def _resolve(arguments: list[str]) -> tuple[str, str, list[str]]:
     for words in (2, 1):  # "data check" before "data"
         verb = " ".join(arguments[:words])
@@ -121,6 +132,7 @@ def _plugins() -> dict[str, str]:
 def _run(verb: str, target: str, arguments: list[str]) -> None:
     module, _, name = target.partition(":")
     function: Callable[..., Any] = getattr(importlib.import_module(module), name)
+    function.__doc__ = unwrapped(function.__doc__ or "")
     import tyro
 
     # A recipe's flags and its verb's may come in any order.

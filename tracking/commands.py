@@ -48,9 +48,9 @@ def train(
     DATA is one benchmark in its own layout (GOT-10k, LaSOT, TrackingNet, TNL2K), or a folder of several by the names
     got10k, lasot, trackingnet, tnl2k and coco, of which --train and --test name those that are used.
 
-    Examples:
-    rice track train got10k --encoder rice-b16-512 --data GOT10K --out out/rice
-    rice track train mini --encoder mini-s8-128 --data CLIPS --out out/mini
+    Example: rice track train got10k --encoder rice-b16-512 --data GOT10K --out out/rice
+
+    On a laptop: rice track train mini --encoder mini-s8-128 --data CLIPS --out out/mini
 
     Args:
         encoder: as in rice encoders. Its input size is --search-size.

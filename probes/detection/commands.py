@@ -56,9 +56,9 @@ def train(
     DATA is COCO's layout, LVIS', Roboflow's or Pascal VOC's (rice data check says what is found), or a folder of many
     (Roboflow100, RF100-VL): then each dataset has a folder under OUT, and the means of the domains are printed.
 
-    Examples:
-    rice detect train coco --encoder rice-b16-512 --data COCO --out out/rice
-    rice detect train small --encoder mini-s8-128 --data SCENES --out out/mini --evaluate-every 4
+    Example: rice detect train coco --encoder rice-b16-512 --data COCO --out out/rice
+
+    On a laptop: rice detect train small --encoder mini-s8-128 --data SCENES --out out/mini --evaluate-every 4
 
     Args:
         encoder: as in rice encoders; NAME@SIZE picks the input size.

@@ -9,9 +9,10 @@ import sys
 import time
 from pathlib import Path
 
+import docstring_parser
 import pytest
 
-from rice.cli import VERBS, main
+from rice.cli import VERBS, main, unwrapped
 
 FLAGS = Path(__file__).with_name("command_line.json")
 
@@ -41,6 +42,21 @@ def test_every_verb_exists(target: str) -> None:
     assert callable(getattr(importlib.import_module(module), name))
 
 
+@pytest.mark.parametrize("target", [target for target, _ in VERBS.values()])
+def test_the_texts_of_a_verb_have_no_line_ends_of_our_source(target: str) -> None:
+    """The terminal is not as wide as our source: its lines would end in the middle of a sentence."""
+    module, _, name = target.partition(":")
+    written = getattr(importlib.import_module(module), name).__doc__
+    found = docstring_parser.parse(unwrapped(written))
+    assert unwrapped(written).split() == written.split()
+    assert found.params
+    for text in [parameter.description for parameter in found.params]:
+        assert text
+        assert "\n" not in text
+    for paragraph in (found.description or "").split("\n\n"):
+        assert "\n" not in paragraph
+
+
 @pytest.mark.parametrize(("wrong", "right"), [("swep", "sweep"), ("data", "data check"), ("tabels", "tables")])
 def test_an_unknown_verb_names_the_nearest(wrong: str, right: str) -> None:
     result = run(wrong)
@@ -64,8 +80,8 @@ def flags(verb: str, capsys: pytest.CaptureFixture[str]) -> list[str]:
 
 
 def _option_lines(text: str) -> list[str]:
-    """Lines of the help that introduce an option: a box's line that begins with it."""
-    return [line for line in text.splitlines() if re.match(r"^[\s│]*-", line)]
+    """Lines of the help that introduce an option: a box's line that begins with it, where texts are indented."""
+    return [line for line in text.splitlines() if re.match(r"[\s│]{,2}-", line)]
 
 
 def test_the_command_line_is_frozen(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
