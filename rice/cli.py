@@ -22,7 +22,7 @@ VERBS: dict[str, tuple[str, str]] = {
         "What is installed, what is missing; check an encoder against its source.",
     ),
     "export": ("rice.encoders.commands:export", "Write an encoder for transformers.AutoModel.from_pretrained."),
-    "regions": ("rice.encoders.regions:regions", "One embedding for each of your own boxes in a picture."),
+    "regions": ("rice.encoders.regions_command:regions", "One embedding for each of your own boxes in a picture."),
     "train": ("rice.train.command:train", "Train RICE, or its image-level ancestors, on shards."),
     "world": ("rice.data.world.commands:world", "Write generated scenes or clips in a benchmark's own layout."),
     "pack": ("rice.data.pack:pack", "A COCO data set as shards to train on: tar files with boxes and labels beside."),

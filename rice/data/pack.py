@@ -14,7 +14,6 @@ from filelock import FileLock, Timeout
 
 from rice.data.coco import CocoImage, CocoSplit, find_splits, open_split, role
 from rice.data.coco_sample import sample_of, shrunk
-from rice.data.decode import DamagedPictureError, decode_picture
 from rice.data.shards import DATASET, DatasetInfo, Sample, ShardInfo, finished_shard, write_dataset, write_shard
 from rice.errors import RiceError, os_errors_as
 from rice.files import atomic_write, leftovers, read_json, sha256_json
@@ -158,6 +157,8 @@ def _shard(
 
 
 def _samples(images: Sequence[CocoImage], config: PackConfig, damaged: list[dict[str, str]]) -> Iterator[Sample]:
+    from rice.data.decode import DamagedPictureError, decode_picture  # torch, which --help does not wait for
+
     for image in images:
         with os_errors_as(f"cannot read {image.path}"):
             content = image.path.read_bytes()

@@ -42,6 +42,15 @@ def test_every_verb_exists(target: str) -> None:
     assert callable(getattr(importlib.import_module(module), name))
 
 
+def test_the_help_of_no_verb_waits_for_torch() -> None:
+    """Importing torch takes seconds. Training's own configuration still needs it."""
+    modules = {target.partition(":")[0] for verb, (target, _) in VERBS.items() if verb != "train"}
+    code = (
+        f"import sys, importlib; [importlib.import_module(m) for m in {sorted(modules)}]; print('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
+
+
 @pytest.mark.parametrize("target", [target for target, _ in VERBS.values()])
 def test_the_texts_of_a_verb_have_no_line_ends_of_our_source(target: str) -> None:
     """The terminal is not as wide as our source: its lines would end in the middle of a sentence."""
