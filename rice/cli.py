@@ -58,7 +58,7 @@ EXIT_INTERRUPTED = 130
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run one verb; exit with status 2 and one line on bad input."""
+    """Run one verb; exit with status 2 and one line on bad input, and on what the file system refuses."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(overview())  # noqa: T201
@@ -78,6 +78,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     except BrokenPipeError:  # as in `rice tables OUT | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(EXIT_BROKEN_PIPE)
+    except OSError as error:  # a full or read-only disk, a folder below a file
+        if not error.strerror:  # a library's own
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"rice: error: {where}{error.strerror}", file=sys.stderr)  # noqa: T201
+        sys.exit(EXIT_BAD_INPUT)
     except KeyboardInterrupt:
         print("rice: interrupted; the same command resumes", file=sys.stderr)  # noqa: T201
         sys.exit(EXIT_INTERRUPTED)

@@ -74,6 +74,14 @@ def test_an_unknown_verb_names_the_nearest(wrong: str, right: str) -> None:
     assert len(result.stderr.strip().splitlines()) == 1
 
 
+def test_a_folder_that_cannot_be_written_is_named_without_a_traceback(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    result = run("world", "crops", "--train", "1", "--test", "1", "--out", str(tmp_path / "file" / "world"))
+    assert result.returncode == 2
+    assert str(tmp_path / "file") in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
+
+
 def test_version_is_the_package_version() -> None:
     from importlib.metadata import version
 
