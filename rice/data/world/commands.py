@@ -52,7 +52,7 @@ def world(
 
     Args:
         kind: scenes: several objects each, COCO's layout; crops: one object each, image folders; clips: YouTube-VOS'.
-        out: Folder to write; it must not exist, or hold the very same world.
+        out: Folder to write: a new or an empty one, or one that holds the very same world.
         layout: Of scenes: coco; lvis: federated, with frequencies; roboflow: also a split `valid`; voc: boxes only.
             Of clips: coco: YouTube-VOS'; one target each: got10k: also a split `test` without truth; lasot;
             trackingnet; tnl2k. The split that is judged on is called `val` in coco, lvis and got10k, else `test`.

@@ -108,7 +108,8 @@ def materialise(config: WorldConfig, folder: Path, progress: Progress | None = N
 
     Errors: RiceError when the folder holds anything else.
     """
-    if folder.exists():
+    empty = folder.is_dir() and not any(folder.iterdir())
+    if folder.exists() and not empty:
         _check_same(config, folder)
         return folder
     progress = progress or SilentProgress()

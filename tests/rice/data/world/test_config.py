@@ -115,8 +115,14 @@ def test_a_world_is_written_once_and_kept(tmp_path: Path) -> None:
     with pytest.raises(RiceError, match="holds another generated world"):
         materialise(WorldConfig(size=64, train=2, test=1, seed=1), root)
     (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").touch()
     with pytest.raises(RiceError, match="exists and holds no generated world"):
         materialise(config, tmp_path / "mine")
+
+
+def test_an_empty_folder_takes_a_world(tmp_path: Path) -> None:
+    materialise(WorldConfig(size=64, train=2, test=1), tmp_path)
+    assert (tmp_path / "annotations" / "instances_train.json").is_file()
 
 
 def test_an_interrupted_world_leaves_nothing(tmp_path: Path) -> None:
