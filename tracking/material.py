@@ -9,11 +9,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from probes.coco import by_hash
+from probes.coco import by_hash, split_files
 from probes.protocol import NotThisLayoutError
 from rice.data.coco import fingerprint as coco_fingerprint
 from rice.data.coco import open_split as open_coco
-from rice.data.splits import NoDatasetError, SplitFiles, find_splits, role
+from rice.data.splits import NoDatasetError, SplitFiles, find_splits
 from rice.files import sha256_json
 from rice.progress import Progress
 from tracking.config import TrackingConfig
@@ -151,8 +151,8 @@ def _train(path: Path) -> Place:
     try:
         benchmark = find_benchmark(path)
     except NotThisLayoutError:
-        if splits := _still_splits(path):
-            return Place(path, None, role(splits).train)
+        if _still_splits(path):
+            return Place(path, None, split_files(path, None, None)[0].name)
         raise
     roles = benchmark.role(path)
     if "train" not in roles:

@@ -5,7 +5,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from probes.protocol import Metric, Probe, Resampling
+from probes.protocol import Metric, NotThisLayoutError, Probe, Resampling
 from rice.errors import RiceError
 from rice.progress import Progress, SilentProgress
 from tracking.config import TrackingConfig
@@ -31,11 +31,11 @@ class TrackingProbe(Probe):
     config: TrackingConfig
 
     def inspect(self) -> str:
-        """One line on what would train and test. Errors: RiceError, also where a server has all truth; its kind tells
-        foreign from broken."""
+        """One line on what would train and test. Errors: RiceError; NotThisLayoutError also where a server has all
+        truth."""
         tests = self.material.tests
         if all(test.withheld for test in tests):
-            raise RiceError(
+            raise NotThisLayoutError(
                 f"{', '.join(test.title for test in tests)}: only first boxes are known, so that there is nothing to "
                 "score here; name a test set with its truth, or use rice track train, which writes the server's zip"
             )

@@ -67,12 +67,16 @@ def open_folder(root: Path) -> ImageFolder:
 
 def _open_split(root: Path) -> ImageFolder:
     train_folders = _class_folders(root / "train")
+    if not any(map(_pictures, train_folders)):
+        raise NotThisLayoutError(f"no folder below {root / 'train'} holds pictures: expected train/CLASS/*")
     test_name = next((name for name in TEST_NAMES if _class_folders(root / name)), None)
     if test_name is None:
         raise NotThisLayoutError(f"{root} has train/CLASS/*, but none of {', '.join(TEST_NAMES)} to test on")
     label_of = {folder.name: label for label, folder in enumerate(train_folders)}
     test_folders = _class_folders(root / test_name)
     unknown = [folder.name for folder in test_folders if folder.name not in label_of]
+    if len(unknown) == len(test_folders):  # a benchmark's sequences, for example
+        raise NotThisLayoutError(f"{root / 'train'} and {root / test_name} share no class: expected CLASS/* in both")
     if unknown:
         raise RiceError(f"{root / test_name} has classes that {root / 'train'} lacks: {', '.join(unknown[:3])}")
     train, test = _listed(root, train_folders, label_of), _listed(root, test_folders, label_of)

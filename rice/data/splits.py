@@ -125,7 +125,8 @@ def role(splits: Mapping[str, SplitFiles]) -> Roles:
     tests = tests or _named("val", splits)
     if not train or not tests:
         raise RiceError(
-            f"expected a train split and a test or val split, found {', '.join(splits)}; name them in the config"
+            f"expected a train split and a test or val split, found {', '.join(splits)}; name them as train_split "
+            "and test_split"
         )
     return Roles(train[0], tests[0])
 

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from probes.check import check, examine
+from rice.data.world import WorldConfig, materialise
 from rice.errors import RiceError
 
 
@@ -140,3 +141,25 @@ def test_a_missing_root_is_an_error(tmp_path: Path) -> None:
 def test_real_data_is_sound(shared_data: Path) -> None:
     assert states(shared_data / "coco") == {"dense": "usable", "knn": "foreign"}
     assert states(shared_data / "facade") == {"dense": "foreign", "knn": "foreign"}  # a valid split alone
+
+
+@pytest.mark.parametrize(
+    ("kind", "layout"),
+    [
+        *(("scenes", layout) for layout in ("coco", "lvis", "roboflow", "voc")),
+        *(("clips", layout) for layout in ("coco", "got10k", "lasot", "trackingnet", "tnl2k")),
+        ("crops", "coco"),
+    ],
+)
+def test_what_one_probe_reads_is_foreign_to_another_and_never_broken(kind: Any, layout: Any, tmp_path: Path) -> None:
+    root = materialise(WorldConfig(kind=kind, layout=layout, size=64, train=6, test=3, frames=20), tmp_path / "world")
+    assert {finding.probe: finding.text for finding in examine(root) if finding.state == "broken"} == {}
+
+
+def test_a_dataset_of_one_split_is_broken_for_no_probe(tmp_path: Path) -> None:
+    root = coco(tmp_path / "coco")
+    (root / "annotations" / "instances_train.json").unlink()
+    findings = {finding.probe: finding for finding in examine(root)}
+    assert {finding.state for finding in findings.values()} == {"foreign"}
+    for probe in ("dense", "detection", "tracking"):
+        assert "train_split" in findings[probe].text

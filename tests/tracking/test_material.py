@@ -240,6 +240,6 @@ def test_a_probe_that_could_score_nothing_says_so_before_it_trains(tmp_path: Pat
     world = WorldConfig(kind="clips", layout="trackingnet", size=64, train=2, test=1, frames=8)
     root = materialise(world, tmp_path / "world")
     probe = TrackingProbe(TrackingConfig(least_frames=8), root)
-    with pytest.raises(RiceError, match="TrackingNet: only first boxes are known"):
+    with pytest.raises(NotThisLayoutError, match="TrackingNet: only first boxes are known"):
         probe.inspect()
     assert "1 of TrackingNet" in probe.describe()

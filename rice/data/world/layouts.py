@@ -87,12 +87,11 @@ def _coco_annotation(thing: SceneObject, image_id: int) -> dict[str, Any]:
 
 
 def write_image_folder(folder: Path, split: str, crops: Iterable[tuple[Scene, int]]) -> None:
-    """Write one picture per (scene, category index), in a folder for each category; every folder exists."""
-    classes = [folder / split / name.replace(" ", "_") for name in CATEGORIES]
-    for path in classes:
-        path.mkdir(parents=True, exist_ok=True)
+    """Write one picture per (scene, category index), in a folder for each category that occurs."""
     for index, (scene, category) in enumerate(crops):
-        save_picture(classes[category] / f"{index:06d}{_picture_suffix(scene.image)}", scene.image)
+        path = folder / split / CATEGORIES[category].replace(" ", "_")
+        path.mkdir(parents=True, exist_ok=True)
+        save_picture(path / f"{index:06d}{_picture_suffix(scene.image)}", scene.image)
 
 
 def write_clips(folder: Path, split: str, clips: Iterable[Clip]) -> None:
