@@ -69,7 +69,7 @@ class StreamConfig:
         limits |= {name: getattr(self, name) >= 1 for name in least_one}
         wrong = [f"{name}={getattr(self, name)}" for name, holds in limits.items() if not holds]
         if wrong:
-            raise RiceError(f"{', '.join(wrong)} is out of range; see rice.data.batches.StreamConfig")
+            raise RiceError(f"{', '.join(wrong)} is out of range; see rice train --help")
 
 
 class Batch(NamedTuple):

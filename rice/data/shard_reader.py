@@ -128,7 +128,11 @@ def read_dataset(folder: Path | str) -> tuple[str, DatasetInfo]:
     location = location_of(folder)
     blob = Blob(location, DATASET)
     try:
-        document = json.loads(blob.read_all())
+        content = blob.read_all()
+    except RiceError as error:
+        raise RiceError(f"no shards at {folder}: {error}; rice pack writes them") from error
+    try:
+        document = json.loads(content)
     except ValueError as error:
         raise RiceError(f"{blob.path} is not valid JSON: {error}") from error
     try:

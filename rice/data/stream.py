@@ -24,7 +24,7 @@ __all__ = ["Batch", "RegionStream", "StreamConfig"]
 class RegionStream:
     """Shards of one or more folders (or URLs) as one endless stream.
 
-    samples: pictures in an epoch. object_classes, ocr_classes: numbers of classes. classes: names of the object
+    samples, regions: pictures in an epoch, and annotated regions in them. object_classes, ocr_classes: numbers of classes. classes: names of the object
     classes, where known. fingerprint: of the data sets' descriptions, whichever folders they lie in.
     """
 
@@ -45,6 +45,7 @@ class RegionStream:
         self._order = WindowedShuffle(counts, window=config.window, seed=seed)
         self._recent: dict[int, Shard] = {}
         self.samples = self._order.samples
+        self.regions = sum(shard.info.regions for shard in self._shards)
 
     @classmethod
     def open(cls, folders: Path | str | Sequence[Path | str], config: StreamConfig, seed: int = 0) -> "RegionStream":

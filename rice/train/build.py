@@ -43,15 +43,21 @@ def bank_classes(config: TrainConfig, stream: RegionStream) -> dict[str, int]:
             "cluster the data anew, or pass --classes"
         )
     found = {name: count for name, count in found.items() if count > 0}
+    if config.target == "regions" and not stream.regions:
+        raise RiceError("the data has no region: nothing to learn; pack it with a smaller --min-edge")
     if not found:
         raise RiceError("the data has neither object nor OCR classes: nothing to learn; see rice pack --help")
     return found
 
 
 def plan(config: TrainConfig, data: Path, out: Path, val: Path | None, init: Path | None) -> str:
-    """What a run would do and cost, as text."""
+    """What a run would do and cost, as text. Errors: RiceError for what is wrong with the input, as in a run."""
     stream = RegionStream.open(data, config.stream, seed=config.seed)
     classes = bank_classes(config, stream)
+    if init is not None:
+        load_tower(config, init)
+    if val is not None:
+        _validation(val, config, stream)
     vit, tower_gf, classifier_gf = config.vit, forward_gflops(config), classifier_gflops(config, classes)
     centre_bytes = sum(classes.values()) * vit.width * 12
     exaflops = 3 * (tower_gf + classifier_gf) * config.samples / 1e9
@@ -61,7 +67,7 @@ def plan(config: TrainConfig, data: Path, out: Path, val: Path | None, init: Pat
         f"scale {config.loss.scale:g}",
         *(f"classes   {name}: {count:,}" for name, count in classes.items()),
         f"data      {data}: {stream.samples:,} images; {config.samples:,} seen, "
-        f"{config.samples / stream.samples:.1f} epochs",
+        f"{config.samples / stream.samples:,.1f} epochs",
         f"steps     {config.steps:,} of {config.batch:,} images",
         f"start     {init if init is not None else 'random weights'}",
         f"cost      {tower_gf:.2f} + {classifier_gf:.2f} GFLOPs forward per image (tower + classifier), "

@@ -45,6 +45,18 @@ class OptimiserConfig:
     warmup: float = 0.1
     clip: float = 5.0
 
+    def __post_init__(self) -> None:
+        """Errors: RiceError naming the fields."""
+        limits = {
+            "learning_rate": 0 < self.learning_rate < math.inf,
+            "weight_decay": 0 <= self.weight_decay < math.inf,
+            "betas": all(0 <= beta < 1 for beta in self.betas),
+            "eps": 0 < self.eps < math.inf,
+            "warmup": 0 <= self.warmup <= 1,
+            "clip": 0 < self.clip,
+        }
+        _check(self, limits)
+
     def rate(self, step: int, steps: int) -> float:
         """Learning rate of `step`, counted from 0, of `steps`."""
         warmup = round(self.warmup * steps)
@@ -85,6 +97,12 @@ class MachineConfig:
     validate_every: int = 0
     tensorboard: bool = False
     wandb: str | None = None
+
+    def __post_init__(self) -> None:
+        """Errors: RiceError naming the fields."""
+        least_one = ("save_every", "keep", "log_every")
+        limits = {name: getattr(self, name) >= 1 for name in least_one} | {"validate_every": self.validate_every >= 0}
+        _check(self, limits)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,6 +149,7 @@ class TrainConfig:
         for name in ("samples", "batch"):
             if getattr(self, name) < 1:
                 raise RiceError(f"expected {name} of at least 1, got {getattr(self, name)}")
+        _check(self, {name: 0 <= getattr(self, name) < math.inf for name in ("object_weight", "ocr_weight")})
         for name in ("rho", "ocr_rho"):
             if not 0 < getattr(self, name) <= 1:
                 raise RiceError(f"expected {name} in (0, 1], got {getattr(self, name)}")
@@ -163,3 +182,9 @@ class TrainConfig:
         for name in ("workers", "prefetch", "pin_memory"):
             del fields["stream"][name]
         return fields
+
+
+def _check(config: object, limits: Mapping[str, bool]) -> None:
+    wrong = [f"{name}={getattr(config, name)}" for name, holds in limits.items() if not holds]
+    if wrong:
+        raise RiceError(f"{', '.join(wrong)} is out of range; see rice train --help")

@@ -79,7 +79,7 @@ def _device(name: str) -> torch.device:
     if device.type != "cuda":
         return device
     if not torch.cuda.is_available():
-        raise RiceError(f"--machine.device {name}: torch finds no GPU here; use cpu, or mend the driver")
+        raise RiceError(f"device {name}: torch finds no GPU here; use cpu, or mend the driver")
     if device.index is None:
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
     torch.cuda.set_device(device)

@@ -8,7 +8,11 @@ from pathlib import Path
 import pytest
 
 from rice.cli import main
-from rice.train.config import TOWERS
+from rice.data.pack import pack
+from rice.data.world import WorldConfig, materialise
+from rice.errors import RiceError
+from rice.train.build import plan
+from rice.train.config import TOWERS, MachineConfig, OptimiserConfig
 from rice.train.recipe import STAGE_1, STAGE_2, recipes
 
 
@@ -78,6 +82,43 @@ def test_a_dry_run_writes_nothing_and_says_the_cost(
     assert "396,729 of 32,768 images" in said
     assert "GFLOPs forward per image" in said
     assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Generated scenes."""
+    return materialise(WorldConfig(size=64, train=4, test=1), tmp_path_factory.mktemp("world") / "scenes")
+
+
+def test_a_dry_run_refuses_what_the_run_would_refuse(world: Path, tmp_path: Path) -> None:
+    tiny, _ = recipes()["tiny"]
+    pack(world, out=tmp_path / "shards")
+    assert "4 images" in plan(tiny, tmp_path / "shards", tmp_path / "out", tmp_path / "shards", None)
+    with pytest.raises(RiceError, match="nowhere"):
+        plan(tiny, tmp_path / "shards", tmp_path / "out", None, tmp_path / "nowhere")
+    with pytest.raises(RiceError, match="no shards at .*nowhere.*rice pack writes them"):
+        plan(tiny, tmp_path / "shards", tmp_path / "out", tmp_path / "nowhere", None)
+
+
+def test_shards_without_a_region_teach_nothing(world: Path, tmp_path: Path) -> None:
+    pack(world, out=tmp_path / "shards", min_edge=1000)
+    with pytest.raises(RiceError, match="no region: nothing to learn"):
+        plan(recipes()["tiny"][0], tmp_path / "shards", tmp_path / "out", None, None)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("learning_rate", -1.0), ("learning_rate", float("nan")), ("betas", (0.9, 1.0)), ("warmup", 1.5), ("clip", 0.0)],
+)
+def test_an_optimiser_out_of_range_is_named(field: str, value: float) -> None:
+    with pytest.raises(RiceError, match=f"{field}=.* is out of range"):
+        OptimiserConfig(**{field: value})
+
+
+@pytest.mark.parametrize("field", ["save_every", "keep", "log_every"])
+def test_a_machine_that_divides_by_zero_is_refused(field: str) -> None:
+    with pytest.raises(RiceError, match=f"{field}=0 is out of range"):
+        MachineConfig(**{field: 0})
 
 
 def test_forward_flops_are_those_that_torch_counts() -> None:
