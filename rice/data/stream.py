@@ -24,8 +24,9 @@ __all__ = ["Batch", "RegionStream", "StreamConfig"]
 class RegionStream:
     """Shards of one or more folders (or URLs) as one endless stream.
 
-    samples, regions: pictures in an epoch, and annotated regions in them. object_classes, ocr_classes: numbers of classes. classes: names of the object
-    classes, where known. fingerprint: of the data sets' descriptions, whichever folders they lie in.
+    samples, regions: pictures in an epoch, and annotated regions in them. object_classes, ocr_classes: numbers of
+    classes. classes: names of the object classes, where known. fingerprint: of the data sets' descriptions, whichever
+    folders they lie in.
     """
 
     def __init__(self, located: Sequence[tuple[str, DatasetInfo]], config: StreamConfig, seed: int) -> None:

@@ -53,7 +53,7 @@ class OptimiserConfig:
             "betas": all(0 <= beta < 1 for beta in self.betas),
             "eps": 0 < self.eps < math.inf,
             "warmup": 0 <= self.warmup <= 1,
-            "clip": 0 < self.clip,
+            "clip": self.clip > 0,
         }
         _check(self, limits)
 
