@@ -64,7 +64,7 @@ def pack(
     Example: rice pack data/coco --split train2017 --out shards/coco
 
     Args:
-        coco: Folder of the data set, in COCO's or Roboflow's layout.
+        coco: Folder of the data set, in COCO's, LVIS's, Roboflow's or Pascal VOC's layout.
         out: Folder to write the shards to.
         split: Which split; the one to train on where it is not given.
         config: How.
@@ -74,8 +74,11 @@ def pack(
     info, damaged = pack_split(data, out, config, BarProgress())
     pictures, regions = (sum(getattr(s, field) for s in info.shards) for field in ("samples", "regions"))
     print(  # noqa: T201
-        f"{pictures} pictures with {regions} regions of {info.object_classes} classes in {len(info.shards)} shards"
+        f"{pictures:,} pictures with {regions:,} regions of {info.object_classes:,} classes "
+        f"in {len(info.shards):,} shards"
     )
+    if not regions:
+        print(f"no region has edges of {min_edge} pixels: there is nothing to train on")  # noqa: T201
     if damaged:
         print(f"{damaged} pictures are damaged: see {out / QUARANTINE}")  # noqa: T201
     print(f"written to {out}")  # noqa: T201
@@ -97,8 +100,8 @@ def _claim(out: Path, source: dict[str, Any]) -> None:
     """dataset.json without shards says what is being written; the reader refuses it until they are there."""
     path = out / DATASET
     found = read_json(path) if path.is_file() else None
-    if found is None and out.is_dir() and any(p.suffix in (".tar", ".parquet") for p in out.iterdir()):
-        raise RiceError(f"{out} holds shards without {DATASET}; choose an empty folder for --out")
+    if found is None and out.is_dir() and any(not p.name.startswith(".") for p in out.iterdir()):
+        raise RiceError(f"{out} holds something else, and no {DATASET}; choose an empty folder for --out")
     if found is not None and (not isinstance(found, dict) or found.get("source") != source):
         raise RiceError(f"{out} holds shards of other data or settings; choose another folder for --out")
     if found is None:

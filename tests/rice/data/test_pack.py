@@ -163,10 +163,20 @@ def test_other_settings_or_data_do_not_mix_with_what_is_there(coco: Path, tmp_pa
     assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
 
 
+def test_a_folder_of_other_things_takes_no_shards(coco: Path, tmp_path: Path) -> None:
+    before = sorted(coco.rglob("*"))
+    with pytest.raises(RiceError, match="holds something else.*choose an empty folder"):
+        packed(coco, coco)
+    assert sorted(coco.rglob("*")) == before
+    (tmp_path / "empty").mkdir()
+    packed(coco, tmp_path / "empty")
+    assert read_dataset(tmp_path / "empty")[1].shards
+
+
 def test_foreign_shards_are_not_overwritten(coco: Path, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "train-000000.tar").write_bytes(b"mine")
-    with pytest.raises(RiceError, match=r"shards without dataset\.json"):
+    with pytest.raises(RiceError, match=r"something else, and no dataset\.json"):
         packed(coco, tmp_path / "out")
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["train-000000.tar"]
 
