@@ -63,9 +63,10 @@ def check(root: Annotated[Path, tyro.conf.Positional], *, decode: bool = False) 
     Example: rice data check datasets/coco
 
     Args:
-        root: folder of a dataset: COCO's or Roboflow's layout (annotations/instances_SPLIT.json with SPLIT/, or
-            SPLIT/_annotations.coco.json), classified pictures (train/CLASS/* with test/CLASS/*, or CLASS/*), or a
-            tracking benchmark (GOT-10k, LaSOT, TrackingNet, TNL2K).
+        root: folder of a dataset: COCO's or LVIS's layout (annotations/instances_SPLIT.json with SPLIT/), Roboflow's
+            (SPLIT/_annotations.coco.json), Pascal VOC's, a folder of such datasets (Roboflow100, RF100-VL), classified
+            pictures (train/CLASS/* with test/CLASS/*, or CLASS/*), or a tracking benchmark (GOT-10k, LaSOT,
+            TrackingNet, TNL2K).
         decode: also decode every picture and mask (minutes for COCO).
     """
     if not root.is_dir():
