@@ -17,7 +17,7 @@ SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what this machine cannot run, and say why. Files with slow tests go first, so that no worker ends with one."""
+    """Skip what this machine cannot run, saying why. Files with slow tests go first: no worker shall end with one."""
     import torch
 
     skips = {

@@ -164,11 +164,13 @@ def evaluate(
     """
     from probes.detection.evaluate import detect_split
     from probes.detection.material import held_out
-    from probes.detection.run import judge_results
+    from probes.detection.run import EVALUATIONS, judge_results
     from rice.data.coco import find_splits, open_split, role
     from rice.files import write_json
     from rice.train.world import join
 
+    if (out / EVALUATIONS).exists():
+        raise RiceError(f"{out} holds a training, whose scores would be replaced; name another --out")
     with join(device) as world:
         facts, detector, encoder = _load(model, world.device)
         test = open_split(data, split or role(find_splits(data)).test)

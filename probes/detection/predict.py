@@ -1,6 +1,7 @@
 """A trained detector on any pictures: drawn, and as COCO results."""
 
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -10,13 +11,11 @@ from probes.detection.evaluate import on_cpu, to_results
 from probes.detection.material import Canvas, as_tokens, token_source
 from probes.detection.model import Detector
 from probes.detection.views import View, to_square
-from rice.data.picture import open_picture
+from rice.data.picture import PICTURES, open_upright
 from rice.encoders.base import Encoder
 from rice.errors import RiceError
 from rice.files import atomic_write, write_json
 from rice.progress import Progress
-
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 
 
 def find_pictures(paths: Sequence[Path]) -> list[Path]:
@@ -24,13 +23,13 @@ def find_pictures(paths: Sequence[Path]) -> list[Path]:
     found: list[Path] = []
     for path in paths:
         if path.is_dir():
-            found += sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
+            found += sorted(p for p in path.iterdir() if p.suffix.lower() in PICTURES and not p.name.startswith("."))
         elif path.is_file():
             found.append(path)
         else:
             raise RiceError(f"expected a picture or a folder of pictures, found none at {path}")
     if not found:
-        raise RiceError(f"no picture ({', '.join(SUFFIXES)}) in {', '.join(map(str, paths))}")
+        raise RiceError(f"no picture ({', '.join(PICTURES)}) in {', '.join(map(str, paths))}")
     return found
 
 
@@ -45,7 +44,8 @@ def predict_pictures(
 ) -> int:
     """Write OUT/STEM.png for each picture, OUT/results.json and OUT/images.json; how many objects were drawn.
 
-    Errors: RiceError naming a picture that cannot be read; what was drawn before it stays.
+    Pictures are turned upright where EXIF says so; boxes are in the pixels of the upright picture. Errors: RiceError
+    naming a picture that cannot be read (what was drawn before it stays), or that would be replaced.
     """
     names = dict(facts.categories)
     ids = [id_ for id_, _ in facts.categories]
@@ -54,7 +54,7 @@ def predict_pictures(
     source = token_source(encoder, canvas, partial(to_square, edge=canvas.edge, fill=encoder.spec.mean), amp=True)
     work = list(zip(pictures, _targets(pictures, out), strict=True))
     for number, (path, target) in enumerate(progress.track(work, "detect"), 1):
-        picture = open_picture(path).convert("RGB")
+        picture = open_upright(path)
         view = View.whole(picture.width, picture.height, canvas.covered)
         (features,) = source.stream([[view.picture(picture)]])
         (found,) = detector.detect(as_tokens(features.to(encoder.device)), [(view.shown[1], view.shown[0])])
@@ -68,9 +68,12 @@ def predict_pictures(
     return drawn
 
 
-def _targets(pictures: Sequence[Path], out: Path) -> Iterator[Path]:
-    """OUT/STEM.png; with a number where two pictures share a stem."""
-    seen: dict[str, int] = {}
+def _targets(pictures: Sequence[Path], out: Path) -> list[Path]:
+    """OUT/STEM.png, with a number where it is taken. Errors: RiceError where that is one of the pictures."""
+    targets: dict[Path, None] = {}
     for path in pictures:
-        count = seen[path.stem] = seen.get(path.stem, 0) + 1
-        yield out / (f"{path.stem}.png" if count == 1 else f"{path.stem}-{count}.png")
+        names = (f"{path.stem}{'' if number == 1 else f'-{number}'}.png" for number in itertools.count(1))
+        targets[next(out / name for name in names if out / name not in targets)] = None
+    if lost := {path.resolve() for path in pictures} & {path.resolve() for path in targets}:
+        raise RiceError(f"{min(lost)} would be replaced by its drawn copy; choose another --out")
+    return list(targets)

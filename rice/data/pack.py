@@ -78,7 +78,7 @@ def pack(
         f"in {len(info.shards):,} shards"
     )
     if not regions:
-        print(f"no region has edges of {min_edge} pixels: there is nothing to train on")  # noqa: T201
+        print(f"no region has edges of {config.min_edge} pixels: there is nothing to train on")  # noqa: T201
     if damaged:
         print(f"{damaged} pictures are damaged: see {out / QUARANTINE}")  # noqa: T201
     print(f"written to {out}")  # noqa: T201

@@ -92,6 +92,38 @@ def test_predicting_draws_every_picture_at_its_own_size(trained: tuple[Path, Pat
         assert result["segmentation"]["size"] == [limit[1], limit[0]]
 
 
+def test_a_picture_that_lies_on_its_side_is_found_and_drawn_upright(trained: tuple[Path, Path], tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (90, 40)).save(tmp_path / "phone.jpg", exif=exif)
+    commands.predict(
+        (tmp_path / "phone.jpg",), model=trained[1] / "last.safetensors", out=tmp_path / "out", device="cpu"
+    )
+    with Image.open(tmp_path / "out" / "phone.png") as picture:
+        assert picture.size == (40, 90)
+    for result in json.loads((tmp_path / "out/results.json").read_text()):
+        assert result["segmentation"]["size"] == [90, 40]
+
+
+def test_no_picture_is_replaced_by_a_drawn_one(trained: tuple[Path, Path], tmp_path: Path) -> None:
+    for name in ("a.png", "a.jpg", "a-2.jpg"):
+        Image.new("RGB", (40, 40)).save(tmp_path / name)
+    before = (tmp_path / "a.png").read_bytes()
+    with pytest.raises(RiceError, match=r"a\.png would be replaced.*another --out"):
+        commands.predict((tmp_path,), model=trained[1] / "last.safetensors", out=tmp_path, device="cpu")
+    assert (tmp_path / "a.png").read_bytes() == before
+    commands.predict((tmp_path,), model=trained[1] / "last.safetensors", out=tmp_path / "out", device="cpu")
+    assert len(list((tmp_path / "out").glob("*.png"))) == 3
+
+
+def test_judging_into_a_trainings_folder_is_refused(trained: tuple[Path, Path]) -> None:
+    root, out = trained
+    before = (out / "results.json").read_bytes()
+    with pytest.raises(RiceError, match="holds a training.*name another --out"):
+        commands.evaluate(out / "best.safetensors", data=root, out=out, device="cpu")
+    assert (out / "results.json").read_bytes() == before
+
+
 def test_another_runs_folder_is_refused_and_kept(trained: tuple[Path, Path]) -> None:
     root, out = trained
     before = {path.name: path.stat().st_mtime_ns for path in out.iterdir()}
