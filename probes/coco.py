@@ -29,7 +29,7 @@ class CocoPair:
         Errors: NotThisLayoutError where there is no such dataset; RiceError for an unknown name, a broken split, or
         categories that differ.
         """
-        first, second = (open_split(self.root, found.name) for found in self._files())
+        first, second = (open_split(self.root, found.name) for found in self.files())
         left, right = ({(c.id, c.name) for c in split.categories} for split in (first, second))
         if left != right:
             odd = ", ".join(f"{name!r} (id {id_})" for id_, name in sorted(left ^ right)[:3])
@@ -44,9 +44,10 @@ class CocoPair:
 
         Errors: as `splits`, but for what parsing would find.
         """
-        return sha256_json([fingerprint(files) for files in self._files()])
+        return sha256_json([fingerprint(files) for files in self.files()])
 
-    def _files(self) -> tuple[SplitFiles, SplitFiles]:
+    def files(self) -> tuple[SplitFiles, SplitFiles]:
+        """Where both lie. Errors: as `splits`, but for what parsing would find."""
         try:
             splits = find_splits(self.root)
         except RiceError as error:

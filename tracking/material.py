@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from probes.coco import by_hash, split_files
+from probes.coco import CocoPair, by_hash
 from probes.protocol import NotThisLayoutError
 from rice.data.coco import fingerprint as coco_fingerprint
 from rice.data.coco import open_split as open_coco
@@ -152,7 +152,7 @@ def _train(path: Path) -> Place:
         benchmark = find_benchmark(path)
     except NotThisLayoutError:
         if _still_splits(path):
-            return Place(path, None, split_files(path, None, None)[0].name)
+            return Place(path, None, CocoPair(path, None, None).files()[0].name)
         raise
     roles = benchmark.role(path)
     if "train" not in roles:

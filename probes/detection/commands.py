@@ -164,7 +164,8 @@ def evaluate(
     """
     from probes.detection.evaluate import detect_split
     from probes.detection.material import held_out
-    from probes.detection.run import EVALUATIONS, judge_results
+    from probes.detection.run import judge_results
+    from probes.heads import EVALUATIONS
     from rice.data.coco import find_splits, open_split, role
     from rice.files import write_json
     from rice.train.world import join

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from rice.cli import main
-from rice.data.pack import pack
+from rice.data.pack import PackConfig, pack
 from rice.data.world import WorldConfig, materialise
 from rice.errors import RiceError
 from rice.train.build import plan
@@ -101,7 +101,7 @@ def test_a_dry_run_refuses_what_the_run_would_refuse(world: Path, tmp_path: Path
 
 
 def test_shards_without_a_region_teach_nothing(world: Path, tmp_path: Path) -> None:
-    pack(world, out=tmp_path / "shards", min_edge=1000)
+    pack(world, out=tmp_path / "shards", config=PackConfig(min_edge=1000))
     with pytest.raises(RiceError, match="no region: nothing to learn"):
         plan(recipes()["tiny"][0], tmp_path / "shards", tmp_path / "out", None, None)
 
