@@ -82,7 +82,7 @@ def decode_all(splits: Sequence[CocoSplit], masks: Callable[[CocoSplit, int], An
 
     Errors: RiceError naming the first that is damaged.
     """
-    from probes.images import load_ahead
+    from probes.images import load_each
 
     for split in splits:
 
@@ -90,8 +90,8 @@ def decode_all(splits: Sequence[CocoSplit], masks: Callable[[CocoSplit, int], An
             split.load_image(index)
             masks(split, index)
 
-        batches = [[index] for index in range(len(split.images))]
-        for _ in progress.track(load_ahead(read, batches), f"{split.name}: decode", len(batches)):
+        count = len(split.images)
+        for _ in progress.track(load_each(read, range(count)), f"{split.name}: decode", count):
             pass
 
 

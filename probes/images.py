@@ -72,3 +72,9 @@ def load_ahead(
             yield [future.result() for future in pending.popleft()]
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def load_each(load: Callable[[Item], T], items: Iterable[Item]) -> Iterator[T]:
+    """`load(item)` of each item, in order; as `load_ahead` of batches of one."""
+    for (result,) in load_ahead(load, ([item] for item in items)):
+        yield result

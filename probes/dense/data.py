@@ -17,7 +17,7 @@ from torch import Tensor
 from probes.cache import FrozenFeatures, open_features
 from probes.coco import by_hash
 from probes.dense.model import TokenGrid, token_source
-from probes.images import load_ahead
+from probes.images import load_each
 from rice.data.coco import IGNORE, CocoSplit
 from rice.encoders.base import Encoder
 from rice.errors import RiceError
@@ -140,8 +140,7 @@ def _count(split: CocoSplit, images: Sequence[int], grid: TokenGrid, progress: P
         (entries,) = np.nonzero(histogram)
         return entries, histogram[entries], classes_HW.size
 
-    loaded = load_ahead(load, ([index] for index in images))
-    parts = [part for (part,) in progress.track(loaded, f"{split.name}: masks to token targets", len(images))]
+    parts = list(progress.track(load_each(load, images), f"{split.name}: masks to token targets", len(images)))
     offsets = np.cumsum([0, *(len(entries) for entries, _, _ in parts)])
     return CellTargets(
         grid.tokens**2,

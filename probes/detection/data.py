@@ -13,10 +13,12 @@ from numpy.typing import NDArray
 
 from probes.coco import by_hash
 from probes.detection.config import DetectionConfig
-from rice.data.coco import CocoAnnotation, CocoSplit
+from rice.data.coco import CocoAnnotation, CocoImage, CocoSplit
 from rice.errors import RiceError
 
 Indices = NDArray[np.int64]
+Instances = Sequence[tuple[CocoAnnotation, ...]]
+"""Of each picture, at least one."""
 
 
 class Sample(NamedTuple):
@@ -30,28 +32,28 @@ class Sample(NamedTuple):
 class TrainingSet:
     """The pictures of a split that have something to learn from, and what is learnt.
 
-    `images`: indices into the split; `masks`: whether every instance has one; `repeats`: how often a picture is shown
-    in an epoch, on average.
+    `images`: indices into the split; `instances`: what is to be found in each, see `usable`; `masks`: whether every
+    instance has one; `repeats`: how often a picture is shown in an epoch, on average.
     """
 
     split: CocoSplit
     images: tuple[int, ...]
+    instances: tuple[tuple[CocoAnnotation, ...], ...]
     masks: bool
     repeats: NDArray[np.float64]
-
-    def instances(self, position: int) -> list[CocoAnnotation]:
-        """What is to be found in a picture: no crowds, and only boxes with an area inside the picture."""
-        return usable(self.split, self.images[position])
 
     def updates(self, config: DetectionConfig) -> int:
         """Steps of the whole training."""
         return max(1, math.ceil(config.epochs * float(self.repeats.sum()) / config.batch))
 
+    def image_counts(self) -> NDArray[np.int64]:
+        """On how many of the pictures each category occurs."""
+        return _image_counts(self.instances, len(self.split.categories))
 
-def usable(split: CocoSplit, image: int) -> list[CocoAnnotation]:
+
+def usable(record: CocoImage) -> tuple[CocoAnnotation, ...]:
     """The annotations of a picture that train: no crowds, and only boxes with an area inside the picture."""
-    record = split.images[image]
-    return [a for a in record.annotations if not a.iscrowd and _inside(a.box, record.width, record.height)]
+    return tuple(a for a in record.annotations if not a.iscrowd and _inside(a.box, record.width, record.height))
 
 
 def _inside(box: tuple[float, float, float, float], width: int, height: int) -> bool:
@@ -61,36 +63,37 @@ def _inside(box: tuple[float, float, float, float], width: int, height: int) -> 
 
 def training_set(split: CocoSplit, config: DetectionConfig) -> TrainingSet:
     """Errors: RiceError where there is nothing to learn, or masks are asked for and an instance has none."""
-    images = tuple(i for i in sorted(by_hash(split, config.train_images)) if usable(split, i))
-    if not images:
+    found = {i: usable(split.images[i]) for i in sorted(by_hash(split, config.train_images))}
+    found = {i: instances for i, instances in found.items() if instances}
+    if not found:
         raise RiceError(
             f"{split.files.annotations}: expected annotations to learn from (not crowd, with an area inside their "
             f"image), found none in {len(split.images)} images"
         )
-    bare = [a for i in images for a in usable(split, i) if a.segmentation is None]
+    bare = [a for instances in found.values() for a in instances if a.segmentation is None]
     if config.heads.masks == "always" and bare:
         raise RiceError(
             f"{split.files.annotations}: annotation {bare[0].id} has no segmentation ({len(bare)} have none); "
             "train boxes only with --heads.masks never"
         )
     masks = config.heads.masks == "always" or (config.heads.masks == "auto" and not bare)
-    return TrainingSet(split, images, masks, repeat_factors(split, images, config.repeat_threshold))
+    instances = tuple(found.values())
+    repeats = repeat_factors(instances, len(split.categories), config.repeat_threshold)
+    return TrainingSet(split, tuple(found), instances, masks, repeats)
 
 
-def repeat_factors(split: CocoSplit, images: Sequence[int], threshold: float) -> NDArray[np.float64]:
+def repeat_factors(instances: Instances, categories: int, threshold: float) -> NDArray[np.float64]:
     """LVIS' repeat-factor sampling: max over a picture's categories c of max(1, sqrt(threshold / f_c)), with f_c the
     share of pictures that have c (LVIS paper, appendix B)."""
-    present = [{a.category for a in usable(split, i)} for i in images]
-    share = image_counts(split, images) / len(images)
+    share = _image_counts(instances, categories) / len(instances)
     factor = np.maximum(1.0, np.sqrt(threshold / np.maximum(share, 1e-12)))
-    return np.array([max((factor[c] for c in found), default=1.0) for found in present])
+    return np.array([max(factor[a.category] for a in found) for found in instances])
 
 
-def image_counts(split: CocoSplit, images: Sequence[int]) -> NDArray[np.int64]:
-    """On how many of these images each category occurs."""
-    counts = np.zeros(len(split.categories), np.int64)
-    for image in images:
-        counts[sorted({a.category for a in usable(split, image)})] += 1
+def _image_counts(instances: Instances, categories: int) -> NDArray[np.int64]:
+    counts = np.zeros(categories, np.int64)
+    for found in instances:
+        counts[sorted({a.category for a in found})] += 1
     return counts
 
 

@@ -3,7 +3,7 @@
 Shapes: N detections, H W the picture. Boxes are xyxy in pixels, xywh in results.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from probes.detection.material import HeldOut, as_tokens
 from probes.detection.model import Detections, Detector
 from probes.detection.views import View
 from probes.fit import split_batches
-from probes.images import load_ahead
+from probes.images import load_each
 from rice.data.segmentation import encode_mask
 from rice.files import read_json, write_json
 from rice.progress import Progress
@@ -59,13 +59,7 @@ def _detect(part: HeldOut, detector: Detector, batches: Sequence[Any]) -> Iterat
             detections = detector.detect(as_tokens(features.to(device)), sizes)
             yield from zip(images, map(on_cpu, detections), views, strict=True)
 
-    yield from in_threads(found(), lambda work: to_results(work[1], work[2], split.images[work[0]].id, ids))
-
-
-def in_threads(items: Iterator[Any], do: Callable[[Any], Any]) -> Iterator[Any]:
-    """`do(item)` of each item, in order, in threads."""
-    for (result,) in load_ahead(do, ([item] for item in items)):
-        yield result
+    yield from load_each(lambda work: to_results(work[1], work[2], split.images[work[0]].id, ids), found())
 
 
 def on_cpu(detections: Detections) -> Detections:

@@ -93,7 +93,7 @@ class Material:
     def target(self, position: int, view: View) -> Target:
         """Boxes and masks of a training picture as it is shown. Instances that are not visible are left out."""
         split = self.train.split
-        instances = self.train.instances(position)
+        instances = self.train.instances[position]
         boxes_G4 = view.boxes(np.array([a.box for a in instances], np.float64).reshape(-1, 4))
         width, height = view.shown
         masks = None
@@ -227,7 +227,7 @@ def _with_cache(material: Material, folder: Path, progress: Progress) -> Materia
 
     def opened(name: str, load: Callable[[int], Tensor], split: CocoSplit, images: Sequence[int]) -> FrozenFeatures:
         count = len(images) * (sides if split is train.split else 1)
-        key = sha256_json([weights, split.fingerprint(), list(images), sides])
+        key = sha256_json([weights, split.fingerprint(), list(images), sides, config.amp])
         source = token_source(material.encoder, canvas, load, amp=config.amp, count=count, key=key)
         label = f"{split.name}: {count} views"
         return open_features(source, folder / name, budget_bytes=budget, progress=progress, label=label)

@@ -9,7 +9,6 @@ from typing import Any
 from torch import Tensor, nn
 
 from probes.detection.config import DetectionConfig
-from probes.detection.data import image_counts
 from probes.detection.material import Material
 from probes.detection.model import Detector, Target, build_detector
 from probes.fit import FitConfig
@@ -26,7 +25,7 @@ def detector_for(material: Material, seed: int) -> Detector:
     """A fresh detector for this encoder and these categories, on the encoder's device."""
     train, heads, spec = material.train, material.config.heads, material.encoder.spec
     federated = train.split.federated if heads.federated == "auto" else heads.federated == "always"
-    counts = image_counts(train.split, train.images).tolist() if federated else None
+    counts = train.image_counts().tolist() if federated else None
     detector = build_detector(
         heads,
         patch=spec.patch,

@@ -78,12 +78,11 @@ class KnnProbe(Probe):
 
     def decode_all(self, progress: Progress) -> None:
         """Read every picture. Errors: RiceError naming the first that is damaged."""
-        from probes.images import load_ahead, read_picture
+        from probes.images import load_each, read_picture
 
         pictures = [*self._folder.train, *self._folder.test]
-        batches = [[index] for index in range(len(pictures))]
-        loaded = load_ahead(lambda index: read_picture(pictures[index].path).size, batches)
-        for _ in progress.track(loaded, "decode", len(batches)):
+        loaded = load_each(lambda picture: read_picture(picture.path).size, pictures)
+        for _ in progress.track(loaded, "decode", len(pictures)):
             pass
 
     def run(self, encoder: "Encoder", *, seed: int, workdir: Path, progress: Progress) -> Iterator[Metric]:

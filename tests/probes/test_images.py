@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from probes.images import AHEAD, load_ahead, read_picture, squash
+from probes.images import AHEAD, load_ahead, load_each, read_picture, squash
 from rice.errors import RiceError
 
 
@@ -83,3 +83,9 @@ def test_an_error_is_raised_where_its_batch_is_due_and_ends_the_threads() -> Non
     with pytest.raises(RiceError, match="picture 3"):
         next(loaded)
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("load")]
+
+
+def test_one_by_one_threads_keep_the_order_and_raise_what_is_raised_in_them() -> None:
+    assert list(load_each(lambda n: n * n, iter(range(50)))) == [n * n for n in range(50)]
+    with pytest.raises(ZeroDivisionError):
+        list(load_each(lambda n: 1 / n, iter([1, 0, 2])))

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from probes.coco import by_hash
 from probes.detection.config import DetectionConfig, HeadsConfig
-from probes.detection.data import Sample, image_counts, repeat_factors, samples, training_set
+from probes.detection.data import Sample, repeat_factors, samples, training_set
 from rice.errors import RiceError
 
 from .folders import Scene, Thing, write_split
@@ -88,13 +88,15 @@ def test_repeat_factors_are_lvis_formula(tmp_path: Path) -> None:
     scenes += [Scene(32, 24, [thing(0), thing(1)]), Scene(32, 24, [thing(1), thing(0), thing(1)])]
     scenes += [Scene(32, 24, [thing(2), thing(0)])]
     split = write_split(tmp_path, "train", scenes)
-    images = range(10)
-    assert image_counts(split, images).tolist() == [10, 2, 1, 0]
-    found = repeat_factors(split, images, 0.4)
+    whole = training_set(split, config())
+    assert whole.image_counts().tolist() == [10, 2, 1, 0]
+    found = repeat_factors(whole.instances, 4, 0.4)
     assert found.tolist() == pytest.approx([1.0] * 7 + [math.sqrt(0.4 / 0.2)] * 2 + [math.sqrt(0.4 / 0.1)])
-    assert repeat_factors(split, images, 0.0).tolist() == [1.0] * 10
-    assert repeat_factors(split, images, 0.1).tolist() == [1.0] * 10
-    assert repeat_factors(split, [9, 8], 0.9).tolist() == pytest.approx([math.sqrt(1.8)] * 2)
+    assert repeat_factors(whole.instances, 4, 0.0).tolist() == [1.0] * 10
+    assert repeat_factors(whole.instances, 4, 0.1).tolist() == [1.0] * 10
+    assert repeat_factors([whole.instances[9], whole.instances[8]], 4, 0.9).tolist() == pytest.approx(
+        [math.sqrt(1.8)] * 2
+    )
     train = training_set(split, config(repeat_threshold=0.4, epochs=3, batch=4))
     assert train.repeats.tolist() == pytest.approx(found.tolist())
     assert train.updates(train_config := config(repeat_threshold=0.4, epochs=3, batch=4)) == math.ceil(
@@ -117,9 +119,9 @@ def test_crowds_and_boxes_without_an_area_in_the_picture_do_not_train(tmp_path: 
     split = write_split(tmp_path, "train", scenes)
     train = training_set(split, config())
     assert train.images == (1, 3)
-    assert [a.category for a in train.instances(0)] == [0, 1, 2]
-    assert [a.category for a in train.instances(1)] == [1]
-    assert image_counts(split, train.images).tolist() == [1, 2, 1, 0]
+    assert [a.category for a in train.instances[0]] == [0, 1, 2]
+    assert [a.category for a in train.instances[1]] == [1]
+    assert train.image_counts().tolist() == [1, 2, 1, 0]
     assert train.masks
 
 

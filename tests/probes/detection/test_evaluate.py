@@ -16,7 +16,7 @@ from pycocotools.cocoeval import COCOeval
 from torch import Tensor
 from torchvision.ops import roi_align
 
-from probes.detection.evaluate import detect_split, in_threads, to_results
+from probes.detection.evaluate import detect_split, to_results
 from probes.detection.material import HeldOut, held_out
 from probes.detection.model import Detections
 from probes.detection.views import View
@@ -187,9 +187,3 @@ def test_a_result_is_xywh_in_the_pictures_own_pixels() -> None:
     found = Detections(torch.tensor([[16.0, 4, 48, 12]]), torch.tensor([0.25]), torch.tensor([2]), None)
     (result,) = to_results(found, view, 17, CATEGORIES)
     assert result == {"image_id": 17, "category_id": 40, "bbox": [50.0, 12.5, 100.0, 25.0], "score": 0.25}
-
-
-def test_threads_keep_the_order_and_raise_what_is_raised_in_them() -> None:
-    assert list(in_threads(iter(range(50)), lambda n: n * n)) == [n * n for n in range(50)]
-    with pytest.raises(ZeroDivisionError):
-        list(in_threads(iter([1, 0, 2]), lambda n: 1 / n))

@@ -109,6 +109,9 @@ def test_a_cache_is_read_again_and_not_computed_again(tmp_path: Path) -> None:
 
     encoder._extract = refuse
     assert_same_steps(first, steps_of(prepare(encoder, train, test, SIZE, config, folder, SilentProgress()), 2))
+    other = dataclasses.replace(config, amp=False)
+    with pytest.raises(RiceError, match="holds other features than expected"):  # bf16 gives other tokens, on a GPU
+        prepare(encoder, train, test, SIZE, other, folder, SilentProgress())
 
 
 def tokens_by_hand(material: Material, position: int, view: View) -> Tensor:
