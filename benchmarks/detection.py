@@ -35,6 +35,7 @@ from probes.detection.pyramid import normalise_tokens
 from probes.detection.recipe import small
 from probes.detection.score import evaluate
 from probes.detection.train import detector_for, groups, train_detector
+from probes.watch import Run
 from rice.data.coco import open_split
 from rice.data.world import WorldConfig, materialise
 from rice.encoders.base import Encoder
@@ -184,8 +185,8 @@ def cache(config: Config) -> dict[str, Any]:
             def run() -> None:
                 with tempfile.TemporaryDirectory() as out:
                     detector = detector_for(material, 0)
-                    options: dict[str, Any] = {"seed": 0, "folder": Path(out), "world": world}
-                    train_detector(material, detector, progress=SilentProgress(), **options)
+                    here = Run(seed=0, folder=Path(out), progress=SilentProgress(), world=world)
+                    train_detector(material, detector, here)
                     weights.append(_checksum(detector))
 
             return run

@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal, Protocol, runtime_checkable
+from typing import Annotated, Literal
 
 import tyro
 
-from probes.protocol import NotThisLayoutError, probe_class, probe_names
+from probes.protocol import DecodesAll, NotThisLayoutError, probe_class, probe_names
 from rice.errors import RiceError
 from rice.progress import BarProgress, Progress, SilentProgress
 
@@ -22,15 +22,6 @@ class Finding:
     probe: str
     state: Literal["usable", "foreign", "broken"]
     text: str
-
-
-@runtime_checkable
-class DecodesAll(Protocol):
-    """A probe that can read all of its data, which `inspect` does not."""
-
-    def decode_all(self, progress: Progress) -> None:
-        """Decode every picture and mask once. Errors: RiceError naming the first that is damaged."""
-        ...
 
 
 def examine(root: Path, *, decode: bool = False, progress: Progress | None = None) -> list[Finding]:

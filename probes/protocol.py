@@ -128,6 +128,15 @@ class CountsImages(Protocol):
         ...
 
 
+@runtime_checkable
+class DecodesAll(Protocol):
+    """A probe that can read all of its data, which `inspect` does not: `rice data check --decode` asks it to."""
+
+    def decode_all(self, progress: Progress) -> None:
+        """Decode every picture and mask once. Errors: RiceError naming the first that is damaged."""
+        ...
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Resampling:
     """Metrics of one seed as functions of how often each item is counted, for bootstraps over items.

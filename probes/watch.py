@@ -1,6 +1,7 @@
 """A training that is watched: on all ranks, with a log of losses by part, and evaluations on the way."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,35 +22,45 @@ Evaluate = Callable[[int], Mapping[str, float]]
 """What is called after so many updates; what it returns stands in the log."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """Where a training runs and who looks at it.
+
+    `folder` holds its checkpoint, which resumes, and the log. `evaluate(done)` is called on every rank every `every`
+    updates (0: only at the end), and at the end; what it returns stands in the log.
+    """
+
+    seed: int
+    folder: Path
+    progress: Progress
+    world: World
+    evaluate: Evaluate | None = None
+    every: int = 0
+
+
 def fit_watched(
     head: nn.Module,
     batches: Callable[[int], Iterable[Batch]],
     losses: Callable[[nn.Module, Batch], Mapping[str, Tensor]],
     config: FitConfig,
+    run: Run,
     *,
     batch: int,
-    seed: int,
-    folder: Path,
-    progress: Progress,
-    world: World,
     groups: Sequence[dict[str, Any]] | None = None,
-    evaluate: Evaluate | None = None,
-    every: int = 0,
 ) -> None:
     """Train `head` in place by `probes.fit.fit`; on several ranks their gradients are averaged.
 
     `batch`: items of a step, over all ranks. `losses(head, batch)`: parts by name, whose sum is the loss.
-    `evaluate(done)` is called on every rank every `every` updates (0: only at the end), and at the end; what it returns
-    stands in the log. `folder` holds the checkpoint, which resumes, and a line of losses now and then.
     Errors: RiceError where the batch does not divide by the ranks; as `fit`.
     """
+    world = run.world
     if batch % world.size:
         raise RiceError(f"expected a batch that {world.size} ranks can share, got {batch}")
     module = head
     if world.size > 1:
         devices = [world.device] if world.device.type == "cuda" else None
         module = nn.parallel.DistributedDataParallel(head, device_ids=devices)
-    watch = Watch(folder / METRICS if world.leads else None, evaluate, every or config.updates, batch)
+    watch = Watch(run.folder / METRICS if world.leads else None, run.evaluate, run.every or config.updates, batch)
 
     def loss(module: nn.Module, items: Batch) -> Tensor:
         parts = losses(module, items)
@@ -62,11 +73,11 @@ def fit_watched(
             batches,
             loss,
             config,
-            seed=seed,
-            progress=progress,
+            seed=run.seed,
+            progress=run.progress,
             label=f"train, {config.updates} steps of {batch}",
             groups=groups,
-            checkpoint=folder / CHECKPOINT,
+            checkpoint=run.folder / CHECKPOINT,
             watcher=watch,
             world=world,
         )

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from probes.heads import LAST, Tower, keep_heads
+from probes.watch import Run
 from rice.progress import Progress
 from rice.train.world import World
 from tracking.checkpoint import TrackerFacts
@@ -97,16 +98,9 @@ class Training:
                 return self._keep(last, done) if world.leads else {}
 
         sampler = Sampler(sources=self.material.sources, sizes=tracker.sizes, config=config, seed=self.seed)
-        train_head(
-            tracker.encoder,
-            tracker.head,
-            sampler,
-            folder=self.folder,
-            progress=progress,
-            world=world,
-            evaluate=evaluate,
-            every=config.evaluation_steps(config.updates),
-        )
+        every = config.evaluation_steps(config.updates)
+        run = Run(seed=self.seed, folder=self.folder, progress=progress, world=world, evaluate=evaluate, every=every)
+        train_head(tracker.encoder, tracker.head, sampler, run)
         if last is None:  # resumed after the last step
             self._follow(tracker, progress, world)
             last = self._judge(tracker)

@@ -4,7 +4,6 @@ Shapes: B pairs of this rank, Z and X tokens of template and search, D width.
 """
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -12,9 +11,8 @@ from torch import Tensor, nn
 
 from probes.fit import FitConfig, autocast
 from probes.images import load_ahead
-from probes.watch import Evaluate, fit_watched
+from probes.watch import Run, fit_watched
 from rice.encoders.base import Encoder
-from rice.progress import Progress
 from rice.train.world import World
 from tracking.config import TrackingConfig
 from tracking.loss import tracking_loss
@@ -30,31 +28,15 @@ class Batch(NamedTuple):
     boxes: Tensor
 
 
-def train_head(
-    encoder: Encoder,
-    head: TrackingHead,
-    sampler: Sampler,
-    *,
-    folder: Path,
-    progress: Progress,
-    world: World,
-    evaluate: Evaluate | None = None,
-    every: int = 0,
-) -> None:
-    """Train in place; `folder`, `evaluate`, `every`, errors: see `fit_watched`."""
-    config = sampler.config
+def train_head(encoder: Encoder, head: TrackingHead, sampler: Sampler, run: Run) -> None:
+    """Train in place; errors: see `fit_watched`."""
     fit_watched(
         head,
-        lambda start: batches(encoder, sampler, start, world),
+        lambda start: batches(encoder, sampler, start, run.world),
         _losses,
-        fit_config(config),
-        batch=config.batch,
-        seed=sampler.seed,
-        folder=folder,
-        progress=progress,
-        world=world,
-        evaluate=evaluate,
-        every=every,
+        fit_config(sampler.config),
+        run,
+        batch=sampler.config.batch,
     )
 
 

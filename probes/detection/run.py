@@ -19,6 +19,7 @@ from probes.detection.score import prepare as prepare_scores
 from probes.detection.train import detector_for, train_detector
 from probes.heads import Tower, keep_heads
 from probes.protocol import identity
+from probes.watch import Run
 from rice.data.coco import CocoSplit
 from rice.files import read_json, write_json
 from rice.progress import Progress
@@ -105,16 +106,9 @@ class Training:
                 scores = self._keep(material, last, done, updates)
             return {name: 100 * scores[name] for name in JUDGED if name in scores}
 
-        train_detector(
-            material,
-            detector,
-            seed=self.seed,
-            folder=self.folder,
-            progress=progress,
-            world=world,
-            evaluate=evaluate,
-            every=self.config.evaluation_steps(updates),
-        )
+        every = self.config.evaluation_steps(updates)
+        run = Run(seed=self.seed, folder=self.folder, progress=progress, world=world, evaluate=evaluate, every=every)
+        train_detector(material, detector, run)
         return last or self._judge(material, detector, read_json(self.folder / "results.json"))
 
     def _judge(self, material: Material, detector: Detector, results: list[Result]) -> Outcome:

@@ -3,7 +3,6 @@
 Shapes: B images of this rank, D width, h w the grid.
 """
 
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
@@ -12,9 +11,7 @@ from probes.detection.config import DetectionConfig
 from probes.detection.material import Material
 from probes.detection.model import Detector, Target, build_detector
 from probes.fit import FitConfig
-from probes.watch import Evaluate, fit_watched
-from rice.progress import Progress
-from rice.train.world import World
+from probes.watch import Run, fit_watched
 
 _MOST_WARMUP = 0.1
 
@@ -38,32 +35,17 @@ def detector_for(material: Material, seed: int) -> Detector:
     return detector.to(material.encoder.device)
 
 
-def train_detector(
-    material: Material,
-    detector: Detector,
-    *,
-    seed: int,
-    folder: Path,
-    progress: Progress,
-    world: World,
-    evaluate: Evaluate | None = None,
-    every: int = 0,
-) -> None:
-    """Train in place; `folder`, `evaluate`, `every`, errors: see `fit_watched`."""
-    config, updates = material.config, material.train.updates(material.config)
+def train_detector(material: Material, detector: Detector, run: Run) -> None:
+    """Train in place; errors: see `fit_watched`."""
+    config = material.config
     fit_watched(
         detector,
-        lambda start: material.batches(seed, start, world.rank, world.size),
+        lambda start: material.batches(run.seed, start, run.world.rank, run.world.size),
         _losses,
-        fit_config(config, updates),
+        fit_config(config, material.train.updates(config)),
+        run,
         batch=config.batch,
-        seed=seed,
-        folder=folder,
-        progress=progress,
-        world=world,
         groups=groups(detector, config),
-        evaluate=evaluate,
-        every=every,
     )
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torchvision.ops import box_iou
 
 from probes import fit as fit_module
-from probes.watch import METRICS
+from probes.watch import METRICS, Run
 from rice.encoders.base import Encoder
 from rice.errors import RiceError
 from rice.progress import SilentProgress
@@ -47,7 +47,8 @@ def fresh(encoder: Encoder, sampler: Sampler) -> TrackingHead:
 
 def trained(encoder: Encoder, sampler: Sampler, folder: Path, **options: Any) -> TrackingHead:
     head = fresh(encoder, sampler)
-    train_head(encoder, head, sampler, **({"folder": folder, "progress": SilentProgress(), "world": ALONE} | options))
+    options = {"seed": sampler.seed, "folder": folder, "progress": SilentProgress(), "world": ALONE} | options
+    train_head(encoder, head, sampler, Run(**options))
     return head
 
 
@@ -114,11 +115,11 @@ def test_evaluation_comes_every_so_often_and_at_the_end_with_the_head_at_rest(
         seen.append((done, head.training))
         return {}
 
-    options: dict[str, Any] = {"progress": SilentProgress(), "world": ALONE, "evaluate": evaluate}
-    train_head(encoder, head, sampler, folder=tmp_path / "a", every=2, **options)
+    options: dict[str, Any] = {"seed": 0, "progress": SilentProgress(), "world": ALONE, "evaluate": evaluate}
+    train_head(encoder, head, sampler, Run(folder=tmp_path / "a", every=2, **options))
     assert seen == [(2, False), (4, False), (5, False)]
     seen.clear()
-    train_head(encoder, fresh(encoder, sampler), sampler, folder=tmp_path / "b", every=0, **options)
+    train_head(encoder, fresh(encoder, sampler), sampler, Run(folder=tmp_path / "b", every=0, **options))
     assert [done for done, _ in seen] == [5]
 
 

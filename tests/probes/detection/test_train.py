@@ -16,7 +16,7 @@ from probes.detection.config import DetectionConfig
 from probes.detection.material import Material, prepare
 from probes.detection.model import Detector, build_detector
 from probes.detection.train import detector_for, fit_config, groups, train_detector
-from probes.watch import METRICS
+from probes.watch import METRICS, Run
 from rice.data.coco import open_split
 from rice.encoders.base import Encoder
 from rice.encoders.load import load_encoder
@@ -46,7 +46,7 @@ def material_of(root: Path, encoder: Encoder, folder: Path, settings: DetectionC
 def trained(material: Material, folder: Path, world_: World = ALONE, **options: Any) -> Detector:
     detector = detector_for(material, 0)
     options = {"seed": 0, "folder": folder, "progress": SilentProgress(), "world": world_} | options
-    train_detector(material, detector, **options)
+    train_detector(material, detector, Run(**options))
     return detector
 
 
@@ -109,7 +109,7 @@ def test_evaluation_comes_every_so_often_and_at_the_end(encoder: Encoder, root: 
         return {"box AP": 1.5}
 
     options: dict[str, Any] = {"seed": 0, "progress": SilentProgress(), "world": ALONE}
-    train_detector(material, detector, folder=tmp_path, evaluate=evaluate, every=4, **options)
+    train_detector(material, detector, Run(folder=tmp_path, evaluate=evaluate, every=4, **options))
     assert seen == [4, 8, 9]
     assert not any(modes)
     told = [line for line in read_lines(tmp_path / METRICS) if "box AP" in line]
