@@ -39,11 +39,11 @@ def tables(
 ) -> None:
     """Print stored results, or the paper's tables, as a table.
 
-    rice tables out --rows encoder --columns probe,dataset,metric   your results
-    rice tables --paper --table 3 --format latex                    what the paper reports
-    rice tables --paper --with out                                  your results below what it reports
-    rice tables --paper --check                                     which averages and differences do not add up
-    rice tables mine.csv --check                                    the same of a table of your own
+        rice tables out --rows encoder --columns probe,dataset,metric
+        rice tables --paper --table 3 --format latex
+        rice tables --paper --with out      # your results below what it reports
+        rice tables --paper --check         # its averages that do not add up
+        rice tables mine.csv --check        # those of a table of your own
 
     Of results, a cell is the mean over seeds and the standard deviation (ddof 1); fractions are shown in percent. The
     best of a column is bold, the second underlined; cells of fewer test items than others are not ranked; a cell

@@ -4,6 +4,7 @@ A verb's function is turned into a command line by tyro: its parameters are the 
 Third parties add verbs by the entry point group `rice.verbs` (name = verb, value = "module:function").
 """
 
+import contextlib
 import importlib
 import inspect
 import os
@@ -141,11 +142,18 @@ def _run(verb: str, target: str, arguments: list[str]) -> None:
     function.__doc__ = unwrapped(function.__doc__ or "")
     import tyro
 
+    from rice.flags import Wrapped, shown
+
     # A recipe's flags and its verb's may come in any order.
     config = (tyro.conf.FlagCreatePairsOff, tyro.conf.CascadeSubcommandArgs)
-    status = tyro.cli(function, prog=f"rice {verb}", args=arguments, config=config)
+    with contextlib.redirect_stdout(Wrapped(sys.stdout)) if _asks_help(arguments) else contextlib.nullcontext():
+        status = tyro.cli(shown(function), prog=f"rice {verb}", args=arguments, config=config)
     if isinstance(status, int) and status:
         sys.exit(status)
+
+
+def _asks_help(arguments: Sequence[str]) -> bool:
+    return not {"-h", "--help"}.isdisjoint(arguments)
 
 
 if __name__ == "__main__":

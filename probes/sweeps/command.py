@@ -44,16 +44,16 @@ def sweep(
     Args:
         file: FILE.yaml, or a built-in sweep: quickstart, dense-coco, detection-mini, tracking-mini, table3, table4,
             table5a, table5b, table5c.
-        out: folder of this sweep's results, logs and generated worlds; it must be new or hold the same sweep.
-        data: where datasets lie: NAME=PATH, or PATH alone: the sweep's one dataset, or a folder of them by their names.
+        out: Folder of this sweep's results, logs and generated worlds; it must be new or hold the same sweep.
+        data: Where datasets lie: NAME=PATH, or PATH alone: the sweep's one dataset, or a folder of them by their names.
         weights: LABEL=PATH for an encoder whose weights are not published; without it that encoder is left out.
-        only_missing: compute only what has no result yet (the default).
-        force: compute everything again; an interrupted --force goes on where it stopped.
-        jobs: cells at a time. Default: one per GPU, or 1 (they share the cores).
+        only_missing: Compute only what has no result yet (the default).
+        force: Compute everything again; an interrupted --force goes on where it stopped.
+        jobs: Cells at a time. Default: one per GPU, or 1 (they share the cores).
         gpus: auto, none, or ids such as 0,2.
-        executor: processes on this machine, or SLURM jobs.
-        slurm: options of submitit, e.g. slurm_partition=gpu slurm_gres=gpu:1 timeout_min=240.
-        dry_run: say what would be computed and what it costs; write nothing.
+        executor: Processes on this machine, or SLURM jobs.
+        slurm: Options of submitit, e.g. slurm_partition=gpu slurm_gres=gpu:1 timeout_min=240.
+        dry_run: Say what would be computed and what it costs; write nothing.
     """
     _check_options(only_missing and force, jobs, bool(slurm) and executor != "slurm")
     asked = read_sweep(file, data, weights)

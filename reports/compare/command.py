@@ -27,12 +27,14 @@ def compare(
     seed: int = 0,
     resamples: int = 2000,
 ) -> None:
-    """Say which differences between encoders are more than noise, for example: rice compare out dinov2-b14 rice-l14
+    """Say which differences between encoders are more than noise.
 
     With two names: is the first better than the second, cell by cell (same probe, dataset, metric, split, config and
     protocol; paired by seed and by test item), with p-values corrected for the number of cells (Holm), and over
     datasets. What the two do not share is listed, never compared. Without names: all encoders, each with the range of
     ranks that noise leaves it, as in 41.20 ± 0.31 (1-3); bold: no other encoder of the column is better beyond noise.
+
+    Example: rice compare out dinov2-b14-518 rice-l14-560
 
     Args:
         directory: A sweep's --out folder, or its results folder.

@@ -88,12 +88,44 @@ def test_version_is_the_package_version() -> None:
     assert run("--version").stdout.split() == ["rice", version("rice-suite")]
 
 
-def flags(verb: str, capsys: pytest.CaptureFixture[str]) -> list[str]:
+def help_of(verb: str, capsys: pytest.CaptureFixture[str]) -> str:
     with pytest.raises(SystemExit) as caught:
         main([*verb.split(), "--help"])
     assert caught.value.code == 0
-    text = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out)
-    return sorted(set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]*", "\n".join(_option_lines(text)))))
+    return re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out)
+
+
+def flags(verb: str, capsys: pytest.CaptureFixture[str]) -> list[str]:
+    lines = "\n".join(_option_lines(help_of(verb, capsys)))
+    return sorted(set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]*", lines)))
+
+
+@pytest.mark.parametrize("verb", ["tables", "compare", "pca", "tsne", "sweep"])
+@pytest.mark.parametrize("columns", [60, 80, 140])
+def test_a_help_fits_the_terminal_and_breaks_no_word(
+    verb: str, columns: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    _, *lines = help_of(verb, capsys).splitlines()
+    assert all(len(line) <= columns for line in lines if not line.startswith("    "))  # examples stay whole
+    module, _, name = VERBS[verb][0].partition(":")
+    written = getattr(importlib.import_module(module), name).__doc__.split()
+    assert {word for line in lines if re.match(r"\w", line) for word in line.split()} <= {*written}
+
+
+@pytest.mark.parametrize("verb", ["tables", "compare", "pca", "tsne", "sweep"])
+def test_a_default_is_said_only_where_there_is_one(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    text = " ".join(re.sub("[│\n]", " ", help_of(verb, capsys)).split())
+    assert "None" not in text
+    assert "(default: )" not in text
+    assert "(default: False)" not in text
+    assert "(default: " in text
+
+
+def test_positional_files_that_a_verb_needs_are_called_required(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "pictures. Several: a folder each under --out. (required)" in " ".join(
+        re.sub("[│\n]", " ", help_of("pca", capsys)).split()
+    )
 
 
 def _option_lines(text: str) -> list[str]:

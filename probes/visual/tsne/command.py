@@ -44,6 +44,7 @@ def tsne(
     shown, statistics, coordinates). A killed run goes on with the same command.
 
     Example: rice tsne COCO --encoders rice-b16-512 dinov2-b14-518 --split val2017 --out out/tsne
+
     Against random weights: rice tsne COCO --encoders mini-s8-128 mini-s8-128 --weights default none --out out/mini
 
     Args:
