@@ -1,6 +1,7 @@
 """Atomic writes, safe paths, hashes: the only module that renames, and the only one that resolves foreign paths."""
 
 import contextlib
+import errno
 import functools
 import glob
 import hashlib
@@ -25,6 +26,7 @@ def atomic_write(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
     """Open a temporary file beside `path`; on a clean exit flush it to disk and rename it over `path`.
 
     A reader sees the old file or the whole new one, whenever the writer is killed. On an exception nothing changes.
+    Errors: RiceError where nothing can be written there.
     """
     encoding = None if "b" in mode else "utf-8"
     with atomic_path(path) as temporary, temporary.open(mode, encoding=encoding) as file:
@@ -34,8 +36,7 @@ def atomic_write(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
 @contextlib.contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """`atomic_write` for libraries that want a file's name: yield a temporary name, rename it on a clean exit."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    descriptor, name = _beside(path)
     os.close(descriptor)
     temporary = Path(name)
     try:
@@ -68,10 +69,17 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def make_folder(path: Path) -> None:
+    """`path` and what is above it, where they are not there yet. Errors: RiceError where the system refuses."""
+    with _named(path):
+        path.mkdir(parents=True, exist_ok=True)
+
+
 def temporary_folder(path: Path) -> Path:
     """An empty hidden folder beside `path`, for several processes to fill before one of them publishes it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp"))
+    with _named(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp"))
 
 
 def publish_folder(temporary: Path, path: Path) -> None:
@@ -87,6 +95,25 @@ def remove_folder(path: Path) -> None:
     hidden = temporary_folder(path)
     os.rename(path, hidden)  # noqa: PTH104 - replaces the empty folder
     shutil.rmtree(hidden)
+
+
+def _beside(path: Path) -> tuple[int, str]:
+    """A temporary file beside `path`, open, and its name."""
+    with _named(path):
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+
+
+@contextlib.contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """What the system refuses, said of the path that was asked for, not of the temporary one beside it."""
+    try:
+        yield
+    except OSError as error:
+        reason = "a file is where a folder must be" if isinstance(error, FileExistsError) else error.strerror
+        raise RiceError(f"cannot write {path}: {reason}; give another place") from error
 
 
 def _sync_names(folder: Path) -> None:

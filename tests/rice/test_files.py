@@ -7,7 +7,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -17,9 +19,11 @@ from rice.errors import RiceError
 from rice.files import (
     UnsafePathError,
     atomic_folder,
+    atomic_path,
     atomic_write,
     format_bytes,
     leftovers,
+    make_folder,
     publish_folder,
     read_json,
     remove_folder,
@@ -39,6 +43,29 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> 
         raise ZeroDivisionError
     assert json.loads(path.read_text()) == {"old": 1}
     assert os.listdir(tmp_path) == ["a.json"]
+
+
+@pytest.mark.parametrize("write", [atomic_write, atomic_path, atomic_folder])
+def test_a_place_that_cannot_be_written_is_named_in_one_line(write: Callable[..., Any], tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with (
+        pytest.raises(RiceError, match=r"^cannot write .*file/a: a file is where a folder must be"),
+        write(tmp_path / "file" / "a"),
+    ):
+        pytest.fail("nothing may be computed for it")
+
+
+def test_a_folder_is_not_replaced_by_a_file(tmp_path: Path) -> None:
+    with pytest.raises(RiceError, match="cannot write .*: Is a directory; give another place"):
+        write_json(tmp_path, {})
+    assert tmp_path.is_dir()
+    assert not leftovers(tmp_path)
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(RiceError, match="cannot write .*file/a: Not a directory"):
+        make_folder(tmp_path / "file" / "a")
 
 
 def test_a_killed_writer_never_leaves_a_half_written_file(tmp_path: Path) -> None:

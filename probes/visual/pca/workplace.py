@@ -9,7 +9,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from rice.errors import RiceError
-from rice.files import leftovers, read_json, sha256_json, write_json
+from rice.files import leftovers, make_folder, read_json, sha256_json, write_json
 
 VIDEO, STRIP, COMPONENTS, REPORT = "pca.mp4", "strip.png", "components.safetensors", "pca.json"
 OUTPUTS = (VIDEO, STRIP, COMPONENTS, REPORT)
@@ -39,7 +39,7 @@ class Workplace:
         """
         fresh = not self.scratch.exists()
         try:
-            self.scratch.mkdir(parents=True, exist_ok=True)
+            make_folder(self.scratch)
             with FileLock(self.scratch / "lock", timeout=0):
                 self._refuse_other()
                 write_json(self.scratch / _KEY, {"key": self.key, "digest": self.digest})
