@@ -36,7 +36,10 @@ class LinearConfig:
                 f"got {self.validation_fraction} and {self.train_fraction}"
             )
         if self.updates < 1 or self.batch < 1 or not self.cache_gb >= 0:
-            raise RiceError("expected at least 1 update, 1 image a batch, and a cache-gb of at least 0")
+            raise RiceError(
+                "expected updates of at least 1, a batch of at least 1 and a cache-gb of at least 0, "
+                f"got {self.updates}, {self.batch} and {self.cache_gb:g}"
+            )
 
     def training_protocol(self) -> str:
         """The part of a metric's definition that these settings decide."""

@@ -37,6 +37,8 @@ def parse_config(config: type[Config], words: Sequence[str], where: str) -> Conf
             return tyro.cli(config, args=list(words))
     except SystemExit as error:
         raise RiceError(f"{where}: {_one_line(said.getvalue())}") from error
+    except RiceError as error:  # the config's own check
+        raise RiceError(f"{where}: {error}") from error
 
 
 def _words(name: str, value: Any) -> Iterator[str]:

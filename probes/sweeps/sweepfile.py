@@ -227,8 +227,8 @@ def _probe(value: Any, where: str, datasets: Mapping[str, DatasetEntry]) -> Prob
 
 
 def _seeds(value: Any, where: str) -> tuple[int, ...]:
-    seeds = list(range(value)) if type(value) is int else _list(value, where)
-    if not seeds or any(type(seed) is not int or seed < 0 for seed in seeds):
+    seeds = list(range(value)) if type(value) is int else value
+    if not isinstance(seeds, list) or not seeds or any(type(seed) is not int or seed < 0 for seed in seeds):
         raise RiceError(f"{where}: expected a count of at least 1 or a list of integers from 0, got {value!r}")
     _unique(seeds, where)
     return tuple(seeds)

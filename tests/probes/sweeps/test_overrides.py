@@ -89,7 +89,7 @@ def test_values_survive_the_way_through_flags(
         ({"text": True}, ["text"]),
         ({"number": {"a": 1}}, ["number", "{'a': 1}"]),
         ({"fit.rates": [[1]]}, ["fit.rates"]),
-        ({"number": -1}, ["negative"]),
+        ({"number": -1}, ["probe x: ", "negative"]),
     ],
 )
 def test_a_wrong_override_is_one_line_that_names_it(overrides: dict[str, Any], words: list[str]) -> None:

@@ -116,7 +116,11 @@ PROBE = WHOLE["probes"][0]
         (WHOLE | {"probes": [PROBE | {"data": [["one"]]}]}, ["data", "text"]),
         (WHOLE | {"probes": [PROBE | {"data": ["one", "one"]}]}, ["'one'", "twice"]),
         (WHOLE | {"probes": [PROBE | {3: 4}]}, ["3"]),
-        *((WHOLE | {"seeds": seeds}, ["seeds"]) for seeds in (0, -1, [], [1, 1], [-1], [0.5], "3", True, [True])),
+        *(
+            (WHOLE | {"seeds": seeds}, ["seeds", "a count", "a list", repr(seeds)])
+            for seeds in (0, -1, [], [-1], [0.5], "3", True, [True])
+        ),
+        (WHOLE | {"seeds": [1, 1]}, ["seeds", "twice"]),
     ],
 )
 def test_a_wrong_file_is_one_line_that_says_what(tmp_path: Path, document: Any, words: list[str]) -> None:
