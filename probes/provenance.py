@@ -40,13 +40,6 @@ def refuse_other(folder: Path, facts: dict[str, object], scratch: str) -> None:
             raise RiceError(f"--out {folder} already holds {foreign[0]!r}, not written by this; choose another --out")
 
 
-def default_device() -> str:
-    """The GPU where there is one."""
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
 @functools.cache
 def versions() -> dict[str, str | None]:
     """Installed versions of the packages that numbers depend on; None where one is absent."""

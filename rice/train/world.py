@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from rice.errors import RiceError
+from rice.device import pick_device
 
 
 @dataclass(frozen=True)
@@ -70,16 +70,9 @@ def join(device: str = "auto") -> Iterator[World]:
 
 
 def _device(name: str) -> torch.device:
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise RiceError(f"no device {name!r}; expected auto, cpu or cuda") from error
+    device = pick_device(name)
     if device.type != "cuda":
         return device
-    if not torch.cuda.is_available():
-        raise RiceError(f"device {name}: torch finds no GPU here; use cpu, or mend the driver")
     if device.index is None:
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
     torch.cuda.set_device(device)

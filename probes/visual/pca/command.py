@@ -11,10 +11,10 @@ from typing import Annotated
 
 import tyro
 
-from probes.provenance import default_device
 from probes.visual.pca.palette import Palette, load_palette
 from probes.visual.pca.source import DEFAULT_SIZE, SCRATCH_GIB, PcaConfig, Source, look
 from probes.visual.pca.workplace import STRIP, VIDEO
+from rice.device import AUTO, pick_device
 from rice.encoders.spec import EncoderReference
 from rice.errors import RiceError
 from rice.progress import BarProgress
@@ -35,7 +35,7 @@ def pca(
     frames: int | None = None,
     batch: int | None = None,
     scratch_gib: float = SCRATCH_GIB,
-    device: str | None = None,
+    device: str = AUTO,
 ) -> None:
     """Show an encoder's patch tokens as colours: their three principal components, over a whole video.
 
@@ -59,7 +59,7 @@ def pca(
         batch: Frames at once. Default: as many as make 4,096 tokens.
         scratch_gib: Disk under --out that tokens may take while it works. Where they need more, they are computed
             once per pass instead of once.
-        device: cpu, cuda, cuda:1, ... Default: cuda where there is one, else cpu.
+        device: auto (the GPU where there is one), cpu, cuda or cuda:1.
     """
     reference = EncoderReference.parse(encoder)
     config = PcaConfig(
@@ -99,7 +99,7 @@ def folders(out: Path, sources: Sequence[Source]) -> list[Path]:
 def _run(
     sources: Sequence[Source],
     places: Sequence[Path],
-    tower_as_asked: tuple[str, str, str | None],
+    tower_as_asked: tuple[str, str, str],
     config: PcaConfig,
     given: tuple[Palette, dict[str, str]] | None,
 ) -> Iterator[Path]:
@@ -108,7 +108,7 @@ def _run(
     from rice.encoders.load import load_encoder
 
     name, weights, device = tower_as_asked
-    encoder = load_encoder(name, weights=weights, device=device or default_device())
+    encoder = load_encoder(name, weights=weights, device=str(pick_device(device)))
     weights_only = EncoderReference(EncoderReference.parse(name).name)  # the size is no part of a palette's identity
     tower = Tower(encoder, fingerprint(weights_only, weights), name)
     palette = None

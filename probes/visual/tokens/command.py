@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from probes.provenance import default_device
+from rice.device import AUTO, pick_device
 from rice.errors import RiceError
 from rice.progress import BarProgress
 
@@ -29,7 +29,7 @@ def tokens(
     split: str | None = None,
     seed: int = 0,
     grid: int | None = None,
-    device: str | None = None,
+    device: str = AUTO,
 ) -> None:
     """How far apart the patch tokens of an image lie: cosine distances of all its pairs of tokens, as Fig. 4 shows.
 
@@ -57,7 +57,7 @@ def tokens(
         seed: Decides which pictures, and what the bootstrap draws.
         grid: Tokens along each edge; pictures are squashed to GRID x patch pixels. Default: 16, or the most below it
             that all encoders take.
-        device: cpu, cuda, cuda:1, ... Default: cuda where there is one, else cpu.
+        device: auto (the GPU where there is one), cpu, cuda or cuda:1.
     """
     if bool(encoders) == bool(run):
         raise RiceError("expected --encoders, or --run; see: rice tokens --help")
@@ -75,7 +75,7 @@ def tokens(
     comparison = Comparison(towers, sample, edge, out, seed=seed, data=data.resolve().name)
     if comparison.done:
         print("all is there")  # noqa: T201
-    found = comparison.run(device or default_device(), BarProgress())
+    found = comparison.run(str(pick_device(device)), BarProgress())
     print(report(found, comparison.caption, seed))  # noqa: T201
     print("\n".join(str(out / name) for name in ("tokens.png", "tokens.pdf", "tokens.json")))  # noqa: T201
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from probes.provenance import default_device
+from rice.device import AUTO, pick_device
 from rice.errors import RiceError, require
 from rice.progress import BarProgress
 
@@ -32,7 +32,7 @@ def tsne(
     perplexity: float = 30.0,
     grid: int | Literal["native"] = 32,
     seed: int = 0,
-    device: str | None = None,
+    device: str = AUTO,
 ) -> None:
     """Show how an encoder sorts the objects of a data set: their features on a sphere, by t-SNE, as Fig. 1 does.
 
@@ -60,7 +60,7 @@ def tsne(
         grid: Tokens along each edge, the same for all encoders; pictures are squashed to GRID x patch pixels. "native":
             each encoder's own input size, or its @SIZE.
         seed: Decides which objects; the projection itself draws nothing.
-        device: cpu, cuda, cuda:1, ... Default: cuda where there is one, else cpu.
+        device: auto (the GPU where there is one), cpu, cuda or cuda:1.
     """
     if not encoders:
         raise RiceError("expected --encoders, one or more; see: rice tsne --help")
@@ -86,7 +86,7 @@ def tsne(
     else:
         chosen = choose(whole, objects=objects, categories=categories, seed=seed)
         check_perplexity(perplexity, len(chosen.annotations))
-        panels = atlas.run(chosen, device or default_device(), BarProgress())
+        panels = atlas.run(chosen, str(pick_device(device)), BarProgress())
     print(report(panels))  # noqa: T201
     print("\n".join(str(out / name) for name in OUTPUTS))  # noqa: T201
 

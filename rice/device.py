@@ -1,0 +1,26 @@
+"""Which device a command works on: the one meaning of every `--device`. Importing this imports no torch."""
+
+from typing import TYPE_CHECKING
+
+from rice.errors import RiceError
+
+if TYPE_CHECKING:
+    import torch
+
+AUTO = "auto"
+
+
+def pick_device(name: str) -> "torch.device":
+    """`auto`: the GPU where there is one, else the CPU. Errors: RiceError for a name, or a GPU, that is not there."""
+    import torch
+
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if name == AUTO:
+        return torch.device("cuda" if gpus else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise RiceError(f"no device {name!r}; expected auto, cpu, cuda or cuda:1") from error
+    if device.type == "cuda" and (device.index or 0) >= gpus:
+        raise RiceError(f"no device {name!r}; GPUs that torch finds here: {gpus}; use auto or cpu, or mend the driver")
+    return device
