@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 Extra = Literal["tokens", "gflops", "images_per_s"]
 
+_MOST_DECIMALS = 15
+"""Digits of a double."""
+
 
 def tables(
     source: Annotated[Path | None, tyro.conf.Positional] = None,
@@ -70,6 +73,8 @@ def tables(
         out: Write to this file; of the paper's tables to this folder, with the curves of Table 5; default: print.
     """
     _consistent(source, paper, table, with_, check, json)
+    if not 0 <= decimals <= _MOST_DECIMALS:
+        raise RiceError(f"expected --decimals from 0 to {_MOST_DECIMALS}, got {decimals}")
     if check:
         _check(source, table, json, out)
     elif paper:
@@ -89,6 +94,10 @@ def _consistent(
         raise RiceError("--table chooses among the paper's tables; add --paper")
     if with_ and (not paper or check):
         raise RiceError("--with lays results beside the paper's tables; use it with --paper and without --check")
+    if check and source is not None and source.is_dir():
+        raise RiceError(
+            f"--check takes a table as CSV, and {source} is a folder; of the paper's tables: --paper --check"
+        )
     if json and not check:
         raise RiceError("--json is a form of --check; for numbers use --format csv")
 

@@ -78,6 +78,8 @@ def _chosen(names: tuple[str, ...], stored: "Measured") -> tuple[str, str]:
             hint = f" It is several here: {', '.join(variants)}." if variants else nearest(name, stored.scores)
             raise RiceError(f"no encoder {name!r} in the results.{hint} Known: {', '.join(sorted(stored.scores))}")
         labels.append(label)
+    if labels[0] == labels[1]:
+        raise RiceError(f"expected two different encoders, got {labels[0]} twice")
     return labels[0], labels[1]
 
 

@@ -46,6 +46,8 @@ class Resampler:
     def __init__(self, directory: Path, resamples: int = RESAMPLES, seed: int = 0) -> None:
         if resamples < FEWEST_RESAMPLES:
             raise RiceError(f"expected at least {FEWEST_RESAMPLES} resamples, got {resamples}")
+        if seed < 0:
+            raise RiceError(f"expected a seed of at least 0, got {seed}")
         self.home = directory if (directory / RESULTS).is_dir() else directory.parent
         self.resamples, self.seed = resamples, seed
         self.notes: dict[str, None] = {}

@@ -75,7 +75,9 @@ def test_what_is_no_result_is_named_and_left_out(tmp_path: Path, capsys: pytest.
         ({"source": Path("x"), "json": True}, "--check"),
         ({"paper": True, "table": ("7",)}, "expected one of"),
         ({"source": Path("nowhere.csv"), "check": True}, "cannot read"),
+        ({"source": Path(), "check": True}, "takes a table as CSV"),
         ({"source": Path("nowhere")}, "nowhere"),
+        ({"source": Path("nowhere"), "decimals": -1}, "--decimals from 0 to 15, got -1"),
     ],
 )
 def test_bad_input_is_one_line_and_nothing_is_written(

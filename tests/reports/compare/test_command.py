@@ -301,6 +301,10 @@ def test_names_are_checked_and_the_nearest_given(tmp_path: Path, capsys: pytest.
         compare(tmp_path, ("a", "dinov2-b41"))
     with pytest.raises(RiceError, match="expected two encoders"):
         compare(tmp_path, ("a",))
+    with pytest.raises(RiceError, match="two different encoders, got a twice"):
+        compare(tmp_path, ("a", "a"))
+    with pytest.raises(RiceError, match="a seed of at least 0, got -1"):
+        compare(tmp_path, seed=-1)
     with pytest.raises(RiceError, match=r"no metric 'mIuO'.*Did you mean mIoU\?"):
         compare(tmp_path, metrics=("mIuO",))
     with pytest.raises(RiceError, match="found none"):
