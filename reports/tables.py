@@ -5,7 +5,7 @@ or weights, the table is split by what differs, and says so.
 """
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from reports.formats import Cell, Place, Table
@@ -23,6 +23,7 @@ _COLUMNS = (
     *("config", "protocol_version", "protocol", "dataset_fingerprint", "unit"),
 )
 _ROWS = ("encoder", *VARIANTS)
+_NAME = ("probe", "dataset", "metric")
 
 
 def build(
@@ -73,15 +74,18 @@ def _key_texts(found: Sequence[Measurement], key: str) -> list[str]:
 
 
 def _ranks(placed: Mapping[Place, Measurement], decimals: int) -> dict[Place, int]:
-    """Of the best and the second of each column; what reads the same shares a rank; one row has none."""
+    """Of the best and the second of each column, among what has one name; what reads the same shares a rank; one row
+    has none. A column holds several metrics or datasets where these are keys of the rows.
+    """
     partial = _partial(placed)
-    of_column: dict[tuple[str, ...], dict[Place, float]] = {}
+    compared: dict[tuple[str, ...], dict[Place, float]] = {}
     for place, one in placed.items():
         if place not in partial:
             shown = round(one.score.mean, decimals)
-            of_column.setdefault(place[1], {})[place] = shown if one["higher_is_better"] else -shown
+            alike = compared.setdefault((*place[1], *(one[name] for name in _NAME)), {})
+            alike[place] = shown if one["higher_is_better"] else -shown
     ranks: dict[Place, int] = {}
-    for values in of_column.values():
+    for values in compared.values():
         best_first = sorted(set(values.values()), reverse=True)
         for rank, value in zip((BEST, SECOND), best_first if len(values) > 1 else (), strict=False):
             ranks |= {place: rank for place, own in values.items() if own == value}
@@ -128,11 +132,22 @@ def _notes(placed: Mapping[Place, Measurement], columns: Sequence[tuple[str, ...
     most = max(one.score.seeds for one in placed.values())
     names = {place: ", ".join(" / ".join(labels) for labels in place) for place in placed}
     return [
-        *(f"{'; '.join(labels)}: {text}" for text, labels in said.items()),
+        *_briefly(said),
         f"Mean ± standard deviation (ddof 1) over {most} seeds." if most > 1 else "One seed.",
         *(f"{names[p]}: {one.score.seeds} of {most} seeds." for p, one in placed.items() if one.score.seeds < most),
         *(f"{names[p]}: n = {placed[p].items} of {items}, not ranked." for p, items in _partial(placed).items()),
     ]
+
+
+def _briefly(said: Mapping[str, Sequence[str]]) -> Iterator[str]:
+    """The columns' notes. What a probe does for all of its metrics alike is said at the first of them."""
+    first: dict[str, str] = {}
+    for text, labels in said.items():
+        name = "; ".join(labels)
+        count, _, protocol = text.partition("; ")
+        definition, _, rest = protocol.partition("; ")
+        again = f"the rest as {first.setdefault(rest, name)}"
+        yield f"{name}: {f'{count}; {definition}; {again}' if first[rest] != name and len(again) < len(rest) else text}"
 
 
 def measured_by(found: Sequence[Measurement]) -> str:

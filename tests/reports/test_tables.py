@@ -211,3 +211,29 @@ def test_markdown_rows_have_equal_width() -> None:
     lines = [line for line in write_table(table, "markdown", 2).splitlines() if line.startswith("|")]
     assert len({len(line) for line in lines}) == 1
     assert len({len(re.findall(r"(?<!\\)\|", line)) for line in lines}) == 1
+
+
+def test_what_is_done_for_all_metrics_alike_is_said_once() -> None:
+    shared = "frozen tokens; " * 20 + "tested once"
+    rows = [{"metric": name, "protocol": f"{name} over classes; {shared}"} for name in "ab"]
+    rows += [{"metric": "c", "protocol": "c over classes; otherwise done"}]
+    assert build(frame(*rows), *KEYS).notes[:3] == [
+        f"dense / scenes / a: n = 100, %, split val; a over classes; {shared}",
+        "dense / scenes / b: n = 100, %, split val; b over classes; the rest as dense / scenes / a",
+        "dense / scenes / c: n = 100, %, split val; c over classes; otherwise done",
+    ]
+
+
+def test_only_what_has_one_name_is_ranked() -> None:
+    rows = [{"metric": metric, "encoder": encoder} for metric in ("miou", "accuracy") for encoder in "ab"]
+    table = build(frame(*rows), ["metric"], ["encoder"])
+    assert {cell.rank for cell in table.cells.values()} == {OTHER}
+    rows = [
+        {"dataset": dataset, "encoder": encoder, "value": value + (encoder == "a")}
+        for dataset, value in (("easy", 90.0), ("hard", 10.0))
+        for encoder in "ab"
+    ]
+    table = build(frame(*rows), ["dataset", "encoder"], ["metric"])
+    assert {row: cell.rank for (row, _), cell in table.cells.items()} == {
+        (dataset, encoder): BEST if encoder == "a" else SECOND for dataset in ("easy", "hard") for encoder in "ab"
+    }

@@ -93,11 +93,23 @@ function notesOf(table) {
   const few = counts.filter((cell) => cell.seeds.length < most);
   const partial = counts.filter((cell) => isPartial(cell, items.get(cell.column)));
   return [
-    ...[...said].map(([note, names]) => `${names.join("; ")}: ${note}`),
+    ...briefly(said),
     most > 1 ? `Mean ± standard deviation (ddof 1) over ${most} seeds.` : "One seed.",
     ...few.map((cell) => `${name(cell)}: ${cell.seeds.length} of ${most} seeds.`),
     ...partial.map((cell) => `${name(cell)}: n = ${itemsOf(cell)} of ${items.get(cell.column)}, not ranked.`),
   ];
+}
+
+/** The columns' notes. What a probe does for all of its metrics alike is said at the first of them. */
+function briefly(said) {
+  const first = new Map();
+  return [...said].map(([note, names]) => {
+    const name = names.join("; ");
+    const [count, definition, ...others] = note.split("; "), rest = others.join("; ");
+    if (!first.has(rest)) first.set(rest, name);
+    const again = `the rest as ${first.get(rest)}`;
+    return `${name}: ${first.get(rest) !== name && again.length < rest.length ? [count, definition, again].join("; ") : note}`;
+  });
 }
 
 /** Draw what is chosen. */
