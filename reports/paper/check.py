@@ -138,11 +138,11 @@ def _candidates(rule: Average, judged: Sequence[tuple[Row, Mapping[str, float]]]
 def _describe(better: Average, rule: Average, row: Row, values: Mapping[str, float]) -> str:
     if better is rule:
         return "the same, of cells before they were rounded"
-    changed = [f"{c}/{d:g}" for c, d in better.of.items() if rule.of.get(c) != d]
+    changed = [f"with {c}/{d:g}" for c, d in better.of.items() if rule.of.get(c) != d]
     gone = [f"without {c}" for c in rule.of if c not in better.of]
     away = abs(_recompute(better, values) - values[rule.column])
     within = "" if _fits(better, row, values) else f", to within {away:.2f}"
-    return f"{rule.column} with {', '.join(changed + gone)}{within}"
+    return f"{rule.column} {', '.join(changed + gone)}{within}"
 
 
 def _fits(rule: Average, row: Row, values: Mapping[str, float], *, rounded: bool = False) -> bool:

@@ -101,3 +101,27 @@ def test_recomputed_cells_reproduce_where_the_checker_says_so(table: str) -> Non
         if not row.is_gain and (row.label, column) not in wrong:
             digits = len(row.cells[column].partition(".")[2])
             assert abs(value - float(row.cells[column])) <= 0.5 * 10**-digits + 1e-9
+
+
+def lines(*rows: dict[str, str], block: str = "") -> list[Row]:
+    """Rows of a table: the entry 'm' is the method, the others are cells."""
+    return [
+        Row(line=k, block=block, method=row.get("m", f"m{k}"), cells={c: text for c, text in row.items() if c != "m"})
+        for k, row in enumerate(rows, start=1)
+    ]
+
+
+def averaged(*tables: tuple[dict[str, float], float], decimals: int = 2) -> list[str | None]:
+    """Of rows (cells in order, printed average): the rule that is said to fit what does not add up."""
+    rows = [{c: f"{v:.1f}" for c, v in cells.items()} | {"Avg": f"{mean:.{decimals}f}"} for cells, mean in tables]
+    return [m.rule_that_fits for m in check(lines(*rows), "t").mismatches]
+
+
+def test_a_column_more_or_less_is_tried() -> None:
+    values = [(10.0, 20.0, 40.0), (15.0, 25.0, 70.0)]
+    assert averaged(*[({"a": a, "b": b, "c": c}, (a + b) / 2) for a, b, c in values]) == ["Avg without c"] * 2
+    rows = [{"a": f"{a}", "b": f"{b}", "Avg": f"{(a + b + c) / 3:.2f}", "d": f"{c}"} for a, b, c in values]
+    assert [m.rule_that_fits for m in check(lines(*rows), "t").mismatches] == ["Avg with d/1"] * 2
+    rows[1].pop("d")  # a column that a row lacks cannot be part of the rule
+    assert [m.rule_that_fits for m in check(lines(*rows), "t").mismatches] == [None] * 2
+    assert averaged(({"a": 10.0}, 20.0)) == [None]
