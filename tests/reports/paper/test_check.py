@@ -111,10 +111,100 @@ def lines(*rows: dict[str, str], block: str = "") -> list[Row]:
     ]
 
 
+@pytest.mark.parametrize(
+    ("table", "parts"),
+    [("1", {"OCR Avg": (0, 7), "Other Avg": (8, 15)}), ("2", {"Avg": (0, 8)}), ("3", {"AVG": (4, 11)})],
+)
+def test_the_papers_averages_are_known_whatever_the_order_of_columns(
+    table: str, parts: dict[str, tuple[int, int]]
+) -> None:
+    caption = {"OCRBench": 10, "MME^Cog": 8, "MME^Per": 20}
+    names = list(dict.fromkeys(column for row in paper(table) for column in row.cells))
+    expected = {average: {name: caption.get(name, 1) for name in names[a:b]} for average, (a, b) in parts.items()}
+    backwards = [Row(line=1, cells=dict.fromkeys(reversed(names), "1"))]
+    assert {rule.column: dict(rule.of) for rule in averages(backwards)} == expected
+    alone = [name for average, of in expected.items() for name in (average, *of)]
+    assert {rule.column: dict(rule.of) for rule in averages(lines(dict.fromkeys(alone, "1")))} == expected
+
+
+def test_an_average_has_the_name_of_one_and_columns_before_it() -> None:
+    first = dict.fromkeys(("Avg", "a", "Averages", "MEAN."), "1")
+    second = dict.fromkeys(("b", "my average", "mean", "avg of b"), "1")
+    found = averages(lines(first, second))
+    assert {rule.column: list(rule.of) for rule in found} == {"MEAN.": ["a", "Averages"], "my average": ["b"]}
+
+
+def test_a_rule_names_its_columns_and_what_they_are_divided_by() -> None:
+    (rule,) = averages(lines({"a": "1", "MME^Cog": "8", "Avg": "1"}))
+    assert str(rule) == "mean of a, MME^Cog/8"
+    assert rule.recompute({"a": 1.0, "MME^Cog": 8.0}) == 1.0
+    assert rule.recompute({"a": 1.0, "other": 8.0}) is None
+
+
+def test_an_arrow_row_means_the_nearest_rows_above_in_its_block() -> None:
+    named = [
+        ("A", "ours", ""), ("A", "clip", ""), ("B", "clip", "336"), ("B", "clip", "224"), ("B", "ours", "336"),
+        ("B", "↑ ours vs. clip (a remark)", ""), ("B", "↑ Improvement over clip", ""), ("B", "↑ clip vs ours", ""),
+        ("B", "↑ ours-336px vs clip-336px", ""), ("B", "↑ ours-224px vs clip", ""), ("B", "↑ ours vs ours", ""),
+        ("B", "↑ better", ""), ("C", "↑ Improvement over clip", ""), ("B", "clip", "560"), ("C", "clip", ""),
+    ]  # fmt: skip
+    rows = [Row(line=k, block=b, method=m, resolution=r) for k, (b, m, r) in enumerate(named, start=1)]
+    meant = {row.line: gain_of(row, rows) for row in rows if row.is_gain}
+    lines_of = {line: None if gain is None else (gain.gained.line, gain.base.line) for line, gain in meant.items()}
+    assert lines_of == {
+        6: (5, 4), 7: (5, 4), 8: (4, 5), 9: (5, 3), 10: None, 11: None, 12: None, 13: None,
+    }  # fmt: skip
+    assert str(meant[6]) == "ours 336 minus clip 224"
+
+
+def test_derived_cells_are_means_differences_and_differences_of_recomputed_means() -> None:
+    rows = lines(
+        {"a": "10", "b": "20", "Avg": "15.0"},
+        {"a": "13", "b": "25", "Avg": "18.0"},
+        {"m": "↑ m2 vs m1", "a": "+3", "b": "+5", "Avg": "+3.0"},
+    )
+    means = {(1, "Avg"): 15.0, (2, "Avg"): 19.0}
+    assert derived(rows) == means | {(3, "a"): 3.0, (3, "b"): 5.0, (3, "Avg"): 4.0}
+    assert derived(rows[:2]) == means
+    assert derived([*rows[:2], Row(line=3, method="↑ m2 vs nobody", cells=rows[2].cells)]) == means
+
+
+def test_the_average_of_differences_is_derived_where_no_row_has_an_average() -> None:
+    gain = {"m": "↑ m2 vs m1", "a": "+3", "b": "+5", "Avg": "+4.0"}
+    scores = {"a": "10", "b": "20"}, {"a": "13", "b": "25"}
+    assert derived(lines(*scores, gain)) == {(3, "a"): 3.0, (3, "b"): 5.0, (3, "Avg"): 4.0}
+    found = check(lines(*scores, gain | {"Avg": "+5.0"}), "t")
+    assert (found.cells, [(m.column, m.recomputed) for m in found.mismatches]) == (3, [("Avg", 4.0)])
+    # A difference that is not printed is no part of a mean.
+    assert derived(lines(*scores, {"m": "↑ m2 vs m1", "a": "+3", "Avg": "+4.0"}))[3, "a"] == 3.0
+    assert (3, "Avg") not in derived(lines(*scores, {"m": "↑ m2 vs m1", "a": "+3", "Avg": "+4.0"}, {"b": "1"}))
+
+
+def test_a_mismatch_says_all_that_there_is_to_say() -> None:
+    rows = lines(
+        {"a": "10.0", "b": "20.0", "c": "25.0", "Avg": "18.5"},
+        {"a": "15.3", "b": "10.2", "c": "5.0", "Avg": "10.17"},
+        {"m": "↑ m2 vs m1", "a": "+5.4", "b": "-9.8", "c": "-20.0", "Avg": "-8.33"},
+    )
+    assert [m.as_json() for m in check(rows, "mine").mismatches] == [
+        {"table": "mine", "row": "m1", "column": "Avg", "printed": 18.5, "recomputed": 18.3333,
+         "rule": "mean of a, b, c", "rule_that_fits": None},
+        {"table": "mine", "row": "↑ m2 vs m1", "column": "a", "printed": 5.4, "recomputed": 5.3,
+         "rule": "m2 minus m1", "rule_that_fits": None},
+    ]  # fmt: skip
+    assert check(rows, "mine").cells == 2 + 4
+
+
 def averaged(*tables: tuple[dict[str, float], float], decimals: int = 2) -> list[str | None]:
     """Of rows (cells in order, printed average): the rule that is said to fit what does not add up."""
     rows = [{c: f"{v:.1f}" for c, v in cells.items()} | {"Avg": f"{mean:.{decimals}f}"} for cells, mean in tables]
     return [m.rule_that_fits for m in check(lines(*rows), "t").mismatches]
+
+
+@pytest.mark.parametrize(("divisor", "said"), [(1, "/1"), (2, "/2"), (19, "/19"), (20, "/20"), (21, None), (0.5, None)])
+def test_other_divisors_up_to_twenty_are_tried(divisor: float, said: str | None) -> None:
+    tables = [({"a": a, "MME^Cog": b}, (a + b / divisor) / 2) for a, b in ((50.0, 400.0), (60.0, 500.0))]
+    assert averaged(*tables) == ([said and f"Avg with MME^Cog{said}"] * 2)
 
 
 def test_a_column_more_or_less_is_tried() -> None:
@@ -125,3 +215,55 @@ def test_a_column_more_or_less_is_tried() -> None:
     rows[1].pop("d")  # a column that a row lacks cannot be part of the rule
     assert [m.rule_that_fits for m in check(lines(*rows), "t").mismatches] == [None] * 2
     assert averaged(({"a": 10.0}, 20.0)) == [None]
+
+
+def test_the_rule_that_fits_most_is_named_with_how_far_the_others_are_off() -> None:
+    six = [({"a": a, "MME^Cog": b}, (a + b / 6) / 2) for a, b in ((50.0, 400.0), (60.0, 500.0))]
+    ten = [({"a": a, "MME^Cog": b}, (a + b / 10) / 2) for a, b in ((70.0, 600.0),)]
+    said = averaged(*six, *ten)  # 105 by ten, 120 by six: means of (70 + 60) / 2 and (70 + 100) / 2
+    assert said == ["Avg with MME^Cog/6", "Avg with MME^Cog/6", "Avg with MME^Cog/6, to within 20.00"]
+    eight = [({"a": a, "MME^Cog": b}, (a + b / 8) / 2) for a, b in ((50.0, 300.0), (40.0, 200.0))]
+    assert averaged(*eight, *six[:1]) == [None], "one row does not outweigh two"
+    assert averaged(*eight[:1], *six[:1]) == [None], "nor one row one"
+
+
+def test_rounded_cells_explain_as_much_as_their_rounding_moves_the_mean() -> None:
+    # Half of the last digit: .05 of the mean itself, and (.05 + .05 / 8) / 2 = .028125 of the cells.
+    cells = {"a": 10.0, "MME^Cog": 80.0}
+    same = "the same, of cells before they were rounded"
+    assert averaged((cells, 10.1), decimals=1) == [None]
+    assert averaged((cells, 10.02), (cells, 9.97)) == [same] * 2
+    assert averaged((cells, 10.04)) == [None]
+    assert averaged((cells, 10.02), (cells, 10.04)) == [None] * 2
+    assert averaged((cells, 10.0)) == []
+
+
+def test_another_row_explains_a_difference_only_where_it_gives_all_that_fails() -> None:
+    def fitting(dino: dict[str, str], gains: dict[str, str], **keys: str) -> list[str | None]:
+        rows = lines({"m": "clip", "a": "10.0", "b": "20.0"}, {"m": "ours", "a": "15.0", "b": "30.0"})
+        rows += [Row(line=3, method="dino", cells=dino, **keys)]
+        rows += [Row(line=4, method="↑ ours vs clip", cells=gains)]
+        return [m.rule_that_fits for m in check(rows, "t").mismatches]
+
+    dino = {"a": "12.0", "b": "25.0"}
+    assert fitting(dino, {"a": "+3.0", "b": "+5.0"}) == ["ours minus dino"] * 2
+    assert fitting(dino, {"a": "+3.0", "b": "+10.0"}) == ["ours minus dino"]
+    assert fitting(dino, {"a": "+3.0", "b": "+6.0"}) == [None] * 2
+    assert fitting({"a": "12.0"}, {"a": "+3.0", "b": "+5.0"}) == [None] * 2
+    assert fitting(dino, {"a": "+3.0"}, block="elsewhere") == [None]
+    assert fitting(dino, {"a": "+0.0"}) == [None], "a row is not its own base"
+    assert fitting({"a": "12.0"}, {"a": "+3.0", "c": "1"}) == ["ours minus dino"]
+
+
+def test_mismatches_come_in_the_order_of_the_lines() -> None:
+    rows = lines(
+        {"a": "10", "Avg": "11"},
+        {"a": "12", "Avg": "12"},
+        {"m": "↑ m2 vs m1", "a": "+3", "Avg": "+1"},
+        {"a": "14", "Avg": "15"},
+    )
+    assert [(m.row, m.column) for m in check(rows, "t").mismatches] == [
+        ("m1", "Avg"),
+        ("↑ m2 vs m1", "a"),
+        ("m4", "Avg"),
+    ]
