@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reports.paper.printed import TABLES, number, paper, play, read_rows
+from reports.paper import printed as module
+from reports.paper.printed import TABLES, Row, number, paper, play, read_rows, reproduces
 from rice.errors import RiceError
 
 ROWS = {"1": 18, "2": 16, "3": 4, "4": 4, "5a": 4, "5b": 4, "5c": 4, "5d": 4}
@@ -116,3 +117,71 @@ def test_any_file_is_read_or_refused(tmp_path_factory: pytest.TempPathFactory, c
 def test_an_unknown_table_is_named_with_those_there_are() -> None:
     with pytest.raises(RiceError, match="5a"):
         paper("5e")
+
+
+def test_a_row_is_named_by_all_that_tells_it_from_others() -> None:
+    row = Row(line=1, block="B", method="RICE", tower="ViT-L-14-336px", resolution="336", llm="Qwen2.5-7B")
+    assert row.label == "RICE ViT-L-14-336px Qwen2.5-7B", "no resolution twice, and no block"
+    assert Row(line=1, method="RICE", tower="ViT-B/16", resolution="512").label == "RICE ViT-B/16 512"
+    assert Row(line=1, tower="ViT-B/16").label == "ViT-B/16"
+    assert [Row(line=1, method=text).is_gain for text in ("↑ a vs b", "a ↑", "a")] == [True, False, False]
+
+
+def test_a_number_reproduces_within_half_of_its_last_digit() -> None:
+    assert [reproduces("24.1", value) for value in (24.04, 24.05, 24.15, 24.16)] == [False, True, True, False]
+    assert [reproduces("-0.5", value) for value in (-0.56, -0.55, 0.5)] == [False, True, False]
+    assert reproduces("0.5", 0.55 + 1e-10), "half a digit has no exact fraction"
+    assert not reproduces("0.5", 0.55 + 1e-8)
+    assert [reproduces("525", value, more=2) for value in (522.4, 522.5, 527.5, 527.6)] == [False, True, True, False]
+    assert (number("\u22121.5"), number("+1.5"), number("007")) == (-1.5, 1.5, 7.0)
+
+
+def test_a_table_that_a_spreadsheet_saved_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "mine.csv"
+    path.write_bytes('\ufeffLLM, COCO ,Tower,Méthode\r\n\r\nQ,"38.9", B/16 ,-\r\nQ,,B/14,1\r\n'.encode())
+    assert read_rows(path) == [
+        Row(line=1, llm="Q", tower="B/16", cells={"COCO": "38.9"}),
+        Row(line=2, llm="Q", tower="B/14", cells={"Méthode": "1"}),
+    ]
+    path.write_text("name,COCO,note\nours,1,2\n")
+    assert read_rows(path) == [Row(line=1, method="ours", cells={"COCO": "1", "note": "2"})]
+
+
+def test_the_long_form_puts_cells_of_a_line_together_and_lines_in_order(tmp_path: Path) -> None:
+    path = tmp_path / "long.csv"
+    path.write_text("column,value,line,tower\nCOCO,1,10,b\nCOCO,2,9,a\n\nLVIS,3,10,b\n")
+    assert read_rows(path) == [
+        Row(line=9, tower="a", cells={"COCO": "2"}),
+        Row(line=10, tower="b", cells={"COCO": "1", "LVIS": "3"}),
+    ]
+    path.write_text("column,value,line\nCOCO,1,1\n\nCOCO,2,\n")
+    with pytest.raises(RiceError, match="line 4: expected the number of a printed line, got ''"):
+        read_rows(path)
+    path.write_text("column,value\nCOCO,1\n")
+    with pytest.raises(RiceError, match="expected the columns"):
+        read_rows(path)
+
+
+def test_lines_of_a_file_are_counted_from_one_blank_ones_too(tmp_path: Path) -> None:
+    path = tmp_path / "mine.csv"
+    path.write_text("method,COCO\nours,1\n\ntheirs,x\n")
+    with pytest.raises(RiceError, match="line 4: expected a number in plain decimals, got 'x'"):
+        read_rows(path)
+    path.write_text("column,value,line\nCOCO,1,1\nLVIS,x,1\n")
+    with pytest.raises(RiceError, match="line 3: expected a number"):
+        read_rows(path)
+    path.write_text("\nmethod,COCO\n")
+    with pytest.raises(RiceError, match="is empty"):
+        read_rows(path)
+
+
+def test_a_file_that_is_no_table_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "mine.csv"
+    path.write_text("method,a\n")
+    monkeypatch.setattr(module, "_LARGEST_BYTES", path.stat().st_size)
+    assert read_rows(path) == []
+    path.write_text("method,ab\n")
+    with pytest.raises(RiceError, match="larger than any table"):
+        read_rows(path)
+    with pytest.raises(RiceError, match="cannot read .*nowhere.csv: No such file"):
+        read_rows(tmp_path / "nowhere.csv")
