@@ -1,17 +1,32 @@
 import dataclasses
+import hashlib
+import itertools
 import json
 import math
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, get_args, get_origin, get_type_hints
 
 import numpy as np
 import pytest
 
 from probes.protocol import Metric
-from probes.results import COLUMNS, Identity, Result, items_path, load, result_path, store
-from probes.stored import Rejected
+from probes.results import (
+    COLUMNS,
+    Identity,
+    Result,
+    check_metrics,
+    documents,
+    items_path,
+    kept_path,
+    load,
+    result_path,
+    store,
+)
+from probes.stored import Rejected, parse, unsafe_label
 from rice.encoders.spec import EncoderSpec
 from rice.errors import RiceError
 
@@ -210,6 +225,181 @@ def test_temporary_files_of_killed_writers_are_ignored(tmp_path: Path) -> None:
 
 def test_items_lie_beside_results_under_the_same_key(tmp_path: Path) -> None:
     assert items_path(tmp_path, "k").stem == result_path(tmp_path, "k").stem == "k"
+
+
+VALUES: tuple[Any, ...] = (None, True, 1, 1.5, "x", {"norm": "none"}, [])
+
+
+def fits(annotation: Any, value: Any) -> bool:
+    """Whether a JSON value is one of an annotation; a whole number may stand for a float, a truth value for nothing."""
+    kinds = {origin(part) for part in (get_args(annotation) if origin(annotation) is UnionType else (annotation,))}
+    return type(value) in kinds | ({int} if float in kinds else set()) | ({list} if Sequence in kinds else set())
+
+
+def origin(annotation: Any) -> Any:
+    return get_origin(annotation) or annotation
+
+
+def written(tmp_path: Path, **changes: Any) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads(store(tmp_path, result(**changes)).read_text())
+    return document
+
+
+def verdict(document: dict[str, Any]) -> str:
+    """Why a document is no result, under the name that is the hash of its identity; empty where it is one."""
+    identity = document["identity"]
+    key = hashed(identity | {"seed": document["seed"]}) if isinstance(identity, dict) else "k"
+    try:
+        parse(json.dumps(document | {"key": key}).encode(), key)
+    except RiceError as error:
+        return str(error)
+    return ""
+
+
+def hashed(value: Any) -> str:
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+@pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(Result) if field.name != "identity"])
+def test_a_stored_field_has_the_type_that_the_dataclass_gives_it(tmp_path: Path, name: str) -> None:
+    document, annotation = written(tmp_path), get_type_hints(Result)[name]
+    for value in VALUES:
+        empty = "has no metric" if name == "metrics" else ""
+        assert verdict(document | {name: value}) == (empty if fits(annotation, value) else f"has a malformed {name}")
+
+
+@pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(Identity)])
+def test_a_stored_field_of_the_identity_has_its_type_too(tmp_path: Path, name: str) -> None:
+    document, annotation = written(tmp_path), get_type_hints(Identity)[name]
+    for value in VALUES:
+        changed = document | {"identity": document["identity"] | {name: value}}
+        assert verdict(changed) == ("" if fits(annotation, value) else f"has a malformed {name}")
+    for identity in (document["identity"] | {"more": 1}, {k: v for k, v in document["identity"].items() if k != name}):
+        assert verdict(document | {"identity": identity}) == "has a malformed identity"
+    for value in (None, True, 1, "x", []):
+        assert verdict(document | {"identity": value}) == "has a malformed identity"
+
+
+@pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(Metric)])
+def test_a_stored_field_of_a_metric_has_its_type_too(tmp_path: Path, name: str) -> None:
+    document, annotation = written(tmp_path), get_type_hints(Metric)[name]
+    first = document["metrics"][0]
+    for value in VALUES:
+        changed = document | {"metrics": [first, first | {name: value}]}
+        assert verdict(changed) == ("" if fits(annotation, value) else "has malformed metrics")
+    for metrics in ([first | {"more": 1}], [{k: v for k, v in first.items() if k != name}], [first, "x"]):
+        assert verdict(document | {"metrics": metrics}) == "has malformed metrics"
+
+
+def test_a_result_without_the_norm_of_its_encoder_is_malformed(tmp_path: Path) -> None:
+    document = written(tmp_path)
+    for spec in ({}, {"norm": None}, {"norm": 1}):
+        assert verdict(document | {"encoder_spec": spec}) == "has a malformed encoder_spec"
+
+
+@pytest.mark.parametrize("schema", [True, "1", None, 1.0, [1]])
+def test_a_schema_is_a_whole_number(tmp_path: Path, schema: Any) -> None:
+    document = written(tmp_path)
+    assert verdict(document | {"schema": schema}) == "is not a result of rice sweep"
+    assert verdict({k: v for k, v in document.items() if k != "schema"}) == "is not a result of rice sweep"
+
+
+def test_fields_that_are_missing_or_too_many_are_named(tmp_path: Path) -> None:
+    document = written(tmp_path)
+    del document["device"]
+    assert verdict(document | {"more": 1}) == "has other fields than a result: device, more"
+
+
+def test_labels_hold_no_control_characters_and_no_markup() -> None:
+    inside = "\x00\n\x1f\x7f\u2028\u2029\u202a\u202e\u2066\u2069\ud800\udfff"
+    assert {unsafe_label(f"a{c}b") for c in inside} == {"control characters"}
+    beside = " ~\xa0\u2027\u202f\u2065\u206a\ud7ff\ue000ViT-B/16@512,layer=-2 Größe"
+    assert {unsafe_label(f"a{c}b") for c in beside} == {None}
+    assert {unsafe_label(f"a{c}") for c in ("<b>", "</b>", "<!--", "<?php", "<Z")} == {"markup"}
+    assert {unsafe_label(f"a{c}") for c in ("<", "< b", "<3", "<=", ">b", "&lt;")} == {None}
+
+
+def test_an_identifier_takes_no_step_to_a_parent_folder() -> None:
+    steps = ("..", "../a", "a/..", "a/../b", "a\\..\\b", "..\\a")
+    assert {unsafe_label(text, identifier=True) for text in steps} == {"a step to a parent folder"}
+    assert {unsafe_label(text) for text in steps} == {None}
+    assert {unsafe_label(text, identifier=True) for text in ("a..b", "...", "a/b", ".", "..a/b..")} == {None}
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"encoder": "../a"}, ""),
+        ({"encoder": "<b>"}, "has markup in its encoder: '<b>'"),
+        ({"encoder": "<b>" * 30}, f"has markup in its encoder: '{'<b>' * 20}'"),
+        ({"dataset": "a\nb"}, r"has control characters in its dataset: 'a\nb'"),
+        ({"dataset": "../a"}, "has a step to a parent folder in its dataset: '../a'"),
+        ({"probe": "../a"}, "has a step to a parent folder in its probe: '../a'"),
+        ({"probe": "<i>"}, "has markup in its probe: '<i>'"),
+    ],
+)
+def test_labels_of_a_file_are_checked_and_its_identifiers_more(
+    tmp_path: Path, changes: dict[str, Any], reason: str
+) -> None:
+    document = written(tmp_path)
+    where = document["identity"] if "probe" in changes else document
+    where.update(changes)
+    assert verdict(document) == reason
+
+
+def test_names_of_metrics_are_labels_in_files_and_from_probes(tmp_path: Path) -> None:
+    document = written(tmp_path, metrics=[metric(), metric(name="../b")])
+    assert verdict(document) == ""
+    document["metrics"][1]["name"] = "<b>"
+    assert verdict(document) == "has markup in its metric 1: '<b>'"
+    with pytest.raises(RiceError, match="name holds markup: '<b>'"):
+        check_metrics([metric(), metric(name="<b>")])
+
+
+def test_a_metric_may_repeat_on_another_split_alone() -> None:
+    assert len(check_metrics([metric(), metric(split="train"), metric(name="b")])) == 3
+    with pytest.raises(RiceError, match=r"twice: \[\('mIoU', 'val'\)\]"):
+        check_metrics([metric(), metric(name="b"), metric(value=0.1)])
+
+
+def test_a_file_holds_the_result_its_schema_and_its_key(tmp_path: Path) -> None:
+    stored = result(metrics=[metric(stderr=0.25)], commit="abc")
+    path = store(tmp_path, stored)
+    key = hashed(dataclasses.asdict(IDENTITY) | {"seed": 0})
+    assert path == tmp_path / "results" / f"{key}.json"
+    fields = json.loads(json.dumps(dataclasses.asdict(stored)))  # tuples become lists
+    assert json.loads(path.read_text()) == {"schema": 1, "key": key} | fields
+    assert IDENTITY.cell_key() == hashed(dataclasses.asdict(IDENTITY))
+    assert items_path(tmp_path, key) == tmp_path / "items" / f"{key}.parquet"
+    assert kept_path(tmp_path, key) == tmp_path / "kept" / key
+
+
+def test_rows_come_in_one_order_however_they_were_written(tmp_path: Path) -> None:
+    order = ["encoder", "probe", "dataset", "metric", "split", "seed", "key"]
+    for encoder, dataset, probe, seed in itertools.product("ab", "ab", "ab", (10, 2)):
+        identity = dataclasses.replace(IDENTITY, probe=probe, dataset_fingerprint=f"{encoder}{dataset}" * 3)
+        both = [metric(name=name, split=split) for name in ("b", "a") for split in ("y", "x")]
+        store(tmp_path, result(encoder=encoder, dataset=dataset, identity=identity, seed=seed, metrics=both))
+        store(tmp_path, result(encoder=encoder, identity=dataclasses.replace(identity, size=seed), metrics=both))
+    rows = load(tmp_path)[order]
+    found = list(rows.itertuples(index=False, name=None))
+    assert found == sorted(found)
+    assert list(rows.index) == list(range(len(rows)))
+    keys = [document["key"] for document in documents(tmp_path)]
+    assert keys == sorted(keys)
+    assert len(keys) * 4 == len(rows)
+
+
+def test_a_folder_that_is_called_like_a_result_is_named(tmp_path: Path) -> None:
+    store(tmp_path, result())
+    (tmp_path / "results" / "a.json").mkdir()
+    (tmp_path / "results" / "b.txt").write_text("no result, and no such name")
+    with pytest.raises(RiceError, match="a.json cannot be read: Is a directory; move it out"):
+        load(tmp_path)
+    rejected: list[Rejected] = []
+    assert len(load(tmp_path, rejected)) == 1
+    assert rejected == [Rejected("a.json", "cannot be read: Is a directory")]
 
 
 @pytest.mark.alone
