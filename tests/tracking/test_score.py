@@ -1,5 +1,6 @@
 """What the judge says of its figures, and what it does not take."""
 
+import json
 import math
 from typing import get_args
 
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from rice.errors import RiceError
 from tracking.metrics import Truth
 from tracking.protocols import DEFAULT_PROTOCOL, MATLAB_PROTOCOLS, PLOTS, PROTOCOLS, Protocol, definition
-from tracking.score import Scores, judge, stderr
+from tracking.score import Scores, judge, named, stderr
 
 
 def sample(protocol: Protocol, lengths: list[int]) -> Scores:
@@ -88,3 +89,82 @@ def test_protocols_are_known_by_name() -> None:
     sentences = [definition(protocol) for protocol in PROTOCOLS]
     assert len(set(sentences)) == len(PROTOCOLS)
     assert all("\n" not in sentence and "toolkit" in sentence.split("; ")[-1] for sentence in sentences[:2])
+
+
+def test_what_is_written_of_scores_is_what_was_judged_and_how() -> None:
+    truths = {"a": Truth(boxes=boxes(G, G, G)), "b": Truth(boxes=boxes(G, G), size=(600, 600))}
+    scores = judge("got10k", truths, {"a": boxes(G, G, G), "b": boxes(G, FAR), "c": boxes(G)})
+    found = json.loads(json.dumps(scores.as_json(), allow_nan=False))
+    share = pytest.approx(200 / 3)
+    assert found == {
+        "ao": share, "sr_0.5": share, "sr_0.75": share, "protocol": "got10k", "sequences": 2, "frames": 3,
+        "per_sequence": {"a": dict.fromkeys(scores.values, 100.0), "b": dict.fromkeys(scores.values, 0.0)},
+        "notes": [
+            "no cover levels are given: all frames but the first count",
+            "no picture sizes are given: boxes are not clipped to the picture (1 of 2 sequences: a)",
+            "predictions for sequences without a truth are ignored (1 of 3 sequences: c)",
+        ],
+    }  # fmt: skip
+    assert list(found)[:3] == ["ao", "sr_0.5", "sr_0.75"]
+    assert scores.left_out == {}
+
+
+def test_what_was_done_to_sequences_is_said_once_with_their_names() -> None:
+    names = ("a", "b", "c")
+    truths = {name: Truth(boxes=boxes(G, G)) for name in names} | {"d": Truth(boxes=boxes([0.0] * 4, G))}
+    tracks = {name: boxes(G, G, G) for name in names[:2]} | {"c": boxes(G), "d": boxes(G, G)}
+    assert judge("ostrack", truths, tracks).notes == (
+        "no absent flags are given: no frame is taken for absent",
+        "predictions longer than the truth are cut (2 of 4 sequences: a, b)",
+        "missing last predictions are zero boxes (1 of 4 sequences: c)",
+        "frames that are not absent and have no valid truth hit in norm. precision (1 of 4 sequences: d)",
+    )
+    assert judge("tnl2k", {"d": truths["d"]}, tracks).notes[1] == (
+        "frames that are not absent and have no valid truth hit in both precisions (1 of 1 sequences: d)"
+    )
+    tracks["d"] = boxes(G, G, G)
+    notes = judge("trackingnet", truths | {"e": truths["a"]}, tracks).notes
+    assert notes == (
+        "sequences without predictions are judged as zero boxes (1 of 5 sequences: e)",
+        "predictions longer than the truth are cut (3 of 5 sequences: a, b, d)",
+        "missing last predictions miss (1 of 5 sequences: c)",
+    )
+    assert judge("got10k-lasot", {"c": truths["c"]}, tracks).notes[0] == (
+        "truth and prediction differ in length and are cut to the shorter (1 of 1 sequences: c)"
+    )
+
+
+def test_a_frame_that_a_toolkit_stops_at_is_named_with_what_stands_there() -> None:
+    nan = math.nan
+    bad = boxes(G, [nan, 7.0, 20.0, 20.0], G, [1.0, nan, 1.0, 1.0])
+    for track, more in ((bad, " (2 such frames)"), (bad[:3], "")):
+        with pytest.raises(RiceError) as caught:
+            judge("pytracking", {"a": Truth(boxes=boxes(*[G] * len(track)))}, {"a": track})
+        assert str(caught.value) == (
+            f"a: frame 2: expected a prediction without NaN, got [nan, 7.0, 20.0, 20.0]; correct that line{more}"
+        )
+
+
+def test_names_in_a_message_are_five_at_most() -> None:
+    assert named(["a"], 1) == "1 of 1 sequences: a"
+    assert named(list("abcde"), 7) == "5 of 7 sequences: a, b, c, d, e"
+    assert named(list("abcdef"), 7) == "6 of 7 sequences: a, b, c, d, e, ..."
+
+
+THRESHOLDS = {  # count, first, last
+    "got10k": {"success": (101, 0, 1)},
+    "trackingnet": {"success": (21, 0, 1), "precision": (21, 0, 50), "norm_precision": (21, 0, 0.5)},
+}
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_curves_are_over_the_toolkits_thresholds(protocol: Protocol) -> None:
+    expected = THRESHOLDS.get(
+        protocol, {"success": (21, 0, 1), "precision": (51, 0, 50), "norm_precision": (51, 0, 0.5)}
+    )
+    curves = judge(protocol, {"a": Truth(boxes=boxes(G, G))}, {"a": boxes(G, G)}).curves
+    assert list(curves) == list(expected)
+    for name, (count, first, last) in expected.items():
+        steps = [first + k * (last - first) / (count - 1) for k in range(count)]
+        assert curves[name].thresholds.tolist() == pytest.approx(steps, abs=1e-12)
+        assert curves[name].shares.shape == (count,)

@@ -175,6 +175,10 @@ def test_the_average_of_differences_is_derived_where_no_row_has_an_average() -> 
     assert derived(lines(*scores, gain)) == {(3, "a"): 3.0, (3, "b"): 5.0, (3, "Avg"): 4.0}
     found = check(lines(*scores, gain | {"Avg": "+5.0"}), "t")
     assert (found.cells, [(m.column, m.recomputed) for m in found.mismatches]) == (3, [("Avg", 4.0)])
+    base, ours = scores  # one row's average is no difference of two
+    for pair in ((base | {"Avg": "15.0"}, ours), (base, ours | {"Avg": "19.0"})):
+        found = check(lines(*pair, gain | {"Avg": "+5.0"}), "t")
+        assert (found.cells, [m.column for m in found.mismatches]) == (4, ["Avg"])
     # A difference that is not printed is no part of a mean.
     assert derived(lines(*scores, {"m": "↑ m2 vs m1", "a": "+3", "Avg": "+4.0"}))[3, "a"] == 3.0
     assert (3, "Avg") not in derived(lines(*scores, {"m": "↑ m2 vs m1", "a": "+3", "Avg": "+4.0"}, {"b": "1"}))
@@ -204,12 +208,15 @@ def averaged(*tables: tuple[dict[str, float], float], decimals: int = 2) -> list
 @pytest.mark.parametrize(("divisor", "said"), [(1, "/1"), (2, "/2"), (19, "/19"), (20, "/20"), (21, None), (0.5, None)])
 def test_other_divisors_up_to_twenty_are_tried(divisor: float, said: str | None) -> None:
     tables = [({"a": a, "MME^Cog": b}, (a + b / divisor) / 2) for a, b in ((50.0, 400.0), (60.0, 500.0))]
-    assert averaged(*tables) == ([said and f"Avg with MME^Cog{said}"] * 2)
+    assert averaged(*tables) == [said and f"Avg with MME^Cog{said}"] * 2
+    plain = [({"a": a, "b": b}, (a + b / 6) / 2) for a, b in ((50.0, 400.0), (60.0, 500.0))]
+    assert averaged(*plain) == [None] * 2, "only of columns that are divided by something"
 
 
 def test_a_column_more_or_less_is_tried() -> None:
     values = [(10.0, 20.0, 40.0), (15.0, 25.0, 70.0)]
     assert averaged(*[({"a": a, "b": b, "c": c}, (a + b) / 2) for a, b, c in values]) == ["Avg without c"] * 2
+    assert averaged(*[({"a": a, "b": b}, a) for a, b, _ in values]) == ["Avg without b"] * 2
     rows = [{"a": f"{a}", "b": f"{b}", "Avg": f"{(a + b + c) / 3:.2f}", "d": f"{c}"} for a, b, c in values]
     assert [m.rule_that_fits for m in check(lines(*rows), "t").mismatches] == ["Avg with d/1"] * 2
     rows[1].pop("d")  # a column that a row lacks cannot be part of the rule

@@ -101,6 +101,7 @@ def test_a_broken_table_is_one_line_that_says_where(tmp_path: Path, text: str, m
     with pytest.raises(RiceError, match=message) as error:
         read_rows(path)
     assert "\n" not in str(error.value)
+    assert str(path) in str(error.value)
 
 
 @given(content=st.binary(max_size=200) | st.text(alphabet='abc,"\n1.+-', max_size=120).map(str.encode))
