@@ -229,3 +229,65 @@ def test_the_interval_of_a_mean_rank_is_scipys_percentile_bootstrap() -> None:
     for row, interval in zip(ranks, found.intervals, strict=True):
         scipys = stats.bootstrap((row,), np.mean, n_resamples=20_000, method="percentile", rng=np.random.default_rng(9))
         assert interval == pytest.approx(list(scipys.confidence_interval), abs=0.051)
+
+
+def test_items_and_seeds_enter_by_the_formula_at_the_top_of_the_module() -> None:
+    draws_SR = np.array([[1.0, 2.0, 4.0, 3.0], [2.0, 2.0, 3.0, 5.0], [0.0, 7.0, 1.0, 1.0]])
+    values = np.array([2.0, 9.0, 4.0])
+    for seeds, items in ((3, 5), (2, 5), (3, 2)):
+        part, ours = draws_SR[:seeds], values[:seeds]
+        over_items = items / (items - 1) * np.var(part.mean(0), ddof=1)
+        apart = items / (items - 1) * np.var(part - part.mean(0), axis=1, ddof=1).sum() / (seeds * (seeds - 1))
+        over_seeds = max(0.0, np.var(ours, ddof=1) / seeds - apart)
+        found = summary(ours, part, items)
+        assert found.error == pytest.approx(math.sqrt(over_items + over_seeds), rel=1e-12)
+        freedom = (over_items + over_seeds) ** 2 / (over_items**2 / (items - 1) + over_seeds**2 / (seeds - 1))
+        assert found.freedom == pytest.approx(freedom, rel=1e-12)
+        assert (found.how, found.seeds, found.items) == ("seeds and items", seeds, items)
+    alone = summary(values[:1], draws_SR[:1], 5)
+    assert (alone.error, alone.freedom) == pytest.approx((math.sqrt(5 / 4 * np.var(draws_SR[0], ddof=1)), 4))
+
+
+def test_a_draw_counts_where_all_seeds_have_a_score_and_one_draw_says_nothing() -> None:
+    nan = math.nan
+    holes = np.array([[1.0, nan, 4.0, 3.0, 6.0], [2.0, 2.0, nan, 5.0, 1.0]])
+    assert summary([1.0, 3.0], holes, 9) == summary([1.0, 3.0], holes[:, [0, 3, 4]], 9)
+    assert summary([1.0, 3.0], holes[:, :3], 9) == summary([1.0, 3.0])
+    assert summary([1.0, 3.0], holes[:, [0, 3]], 9).items == 9
+    assert summary([1.0, 3.0], None, 9).items == 0
+
+
+def test_noise_below_the_rounding_of_the_values_is_none() -> None:
+    assert summary([1e9, 1e9 + 1e-4]).how == "none"
+    assert summary([-1e9, -1e9 + 1e-4]).how == "none"
+    assert summary([0.0, 1e-9]).how == "seeds"
+    assert summary([0.0, 1e-12]).how == "none"
+
+
+def test_another_unit_scales_all_that_has_a_unit() -> None:
+    plain = summary([1.0, 2.0, 6.0], np.array([[1.0, 2.0], [2.0, 5.0], [3.0, 3.0]]), 7)
+    for factor in (100, -100):
+        scaled = plain.times(factor)
+        assert plain.error is not None
+        assert (scaled.mean, scaled.spread) == pytest.approx((3 * factor, 100 * math.sqrt(7)))
+        assert scaled.error == pytest.approx(100 * plain.error)
+        assert (scaled.freedom, scaled.seeds, scaled.items) == (plain.freedom, 3, 7)
+    assert summary([2.0]).times(100) == summary([200.0])
+
+
+def test_ties_share_ranks_and_friedman_needs_three_encoders_that_differ() -> None:
+    names = [f"d{k}" for k in range(FEWEST_DATASETS)]
+    ties = mean_ranks(np.ones((3, FEWEST_DATASETS)), names, 100, 0)
+    assert (ties.means, ties.intervals, ties.friedman) == ([2.0] * 3, [(2.0, 2.0)] * 3, None)
+    two = mean_ranks(np.array([[1.0] * FEWEST_DATASETS, [2.0] * FEWEST_DATASETS]), names, 100, 0)
+    assert (two.means, two.intervals, two.friedman) == ([2.0, 1.0], [(2.0, 2.0), (1.0, 1.0)], None)
+    few = mean_ranks(np.array([[1.0, 3.0], [1.0, 2.0], [0.0, 1.0]]), ["a", "b"], 100, 0)
+    assert (few.means, few.intervals, few.friedman, few.datasets) == ([1.25, 1.75, 3.0], None, None, 2)
+
+
+def test_datasets_that_are_equal_are_neither_won_nor_lost() -> None:
+    d = [1.0, -2.0, 0.0, 3.0, 4.0, -0.5, 6.0, 0.0]
+    found = across(d)
+    assert (found.wins, found.losses, found.mean) == (4, 2, pytest.approx(sum(d) / 8))
+    assert found.wilcoxon == pytest.approx(stats.wilcoxon([x for x in d if x]).pvalue)
+    assert found.sign == pytest.approx(2 * (1 + 6 + 15) / 2**6)
