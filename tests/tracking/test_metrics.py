@@ -2,6 +2,7 @@
 
 import json
 import math
+import warnings
 from typing import Any
 
 import numpy as np
@@ -183,7 +184,7 @@ def test_negative_sizes() -> None:
     track = [G, [5.0, 7.0, -1.0, 20.0]]
     assert figures(one("lasot-matlab", [G] * 2, track)) == pytest.approx([STRICT, 100, 100])
     for protocol in ("pytracking", "ostrack"):
-        assert "width and height >= 0" in refusal(protocol, [G] * 2, track)
+        assert "a: frame 2: expected a prediction with width and height >= 0" in refusal(protocol, [G] * 2, track)
 
 
 def test_infinite_predictions_miss_or_are_refused() -> None:
@@ -370,3 +371,57 @@ def test_matlab_leaves_out_curves_of_zeros() -> None:
         "predictions for sequences without a truth are ignored (2 of 3 sequences: fine, invalid)",
         *(f"sequences without any hit are left out of {plot} (1 of 1 sequences: unseen)" for plot in nothing.values),
     )
+
+
+def test_an_invalid_truth_hits_or_misses_at_every_threshold() -> None:
+    """The toolkits write -1 or infinity for it: over no overlap, within any error or none."""
+    truth, track = [G, [0.0] * 4, G], [G, FAR, FAR]
+    for protocol, precision in (("lasot-matlab", 2 / 3), ("tnl2k", 2 / 3), ("pytracking", 1 / 3), ("ostrack", 1 / 3)):
+        curves = one(protocol, truth, track).curves
+        assert curves["success"].shares[:20] == pytest.approx([1 / 3] * 20)
+        assert curves["precision"].shares == pytest.approx([precision] * 51)
+        assert curves["norm_precision"].shares == pytest.approx([2 / 3] * 51)
+        absent = one(protocol, truth, track, absent=[0, 1, 0]).curves
+        assert absent["precision"].shares == pytest.approx([1 / 3] * 51)
+        assert absent["norm_precision"].shares == pytest.approx([1 / 3] * 51)
+
+
+def test_small_boxes_and_boxes_over_the_border_are_no_damaged_predictions() -> None:
+    pixel, border = [9.0, 9.0, 1.0, 1.0], [-4.0, -9.0, 20.0, 20.0]
+    for protocol in ("lasot-matlab", "pytracking", "ostrack", "got10k-lasot", "trackingnet"):
+        curve = one(protocol, [G, pixel, G], [G, pixel, border]).curves["success"]
+        # 11 x 4 pixels in common of 800 - 44: 0.0582; where boxes end at x + w as well.
+        assert curve.shares[[1, 2, 19]] == pytest.approx([1, 2 / 3, 2 / 3])
+
+
+def test_boxes_after_an_early_end_lie_at_the_origin_of_coordinates() -> None:
+    near = [1.0, 1.0, 2.0, 2.0]
+    for protocol in ("pytracking", "ostrack"):
+        curve = one(protocol, [near] * 2, [near]).curves["precision"]
+        # Centres 1.5 and -0.5: 2.83 pixels.
+        assert curve.shares[:5].tolist() == [0.5, 0.5, 0.5, 1, 1]
+
+
+def test_the_toolkits_epsilons_are_where_they_have_them() -> None:
+    eps = 2.0**-52
+    quarter = one("got10k", [[5.0, 7.0, 1.0, 0.5]] * 2, [G, [5.0, 7.0, 0.5, 0.5]])
+    assert figures(quarter) == [100 * (0.25 / (0.5 + eps)), 0, 0]
+    assert figures(one("got10k", [[5.0, 7.0, 0.0, 0.0]] * 2, [[5.0, 7.0, 0.0, 0.0]] * 2)) == [0, 0, 0]
+    assert one("lasot-matlab", [G], [G]).values["precision"] == 100 * (1 / (1 + eps))
+    assert one("pytracking", [G], [G]).values["precision"] == 100
+
+
+def test_edges_below_a_pixel_count_as_one_in_got10ks_normalised_error() -> None:
+    thin = [5.0, 7.0, 0.5, 4.0]
+    curve = one("got10k-lasot", [thin] * 2, [thin, [5.25, 7.0, 0.5, 4.0]]).curves["norm_precision"]
+    assert curve.shares[[24, 25]].tolist() == [0.5, 1.0]
+    halves = one("lasot-matlab", [thin] * 2, [thin, [5.2, 7.0, 0.5, 4.0]]).curves["norm_precision"]
+    assert halves.shares[[38, 42]].tolist() == [0.5, 1.0]
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_nothing_is_said_of_divisions_that_a_toolkit_makes(protocol: Protocol) -> None:
+    huge = [1e200, 1.0, 1e200, 20.0]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        one(protocol, [G, [0.0] * 4, [3.0, 3.0, 0.0, 5.0], G], [G, [0.0] * 4, [3.0, 3.0, 0.0, 5.0], huge])
