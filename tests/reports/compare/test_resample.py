@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from stored_results import put, put_knn, rewrite
+from stored_results import metric, put, put_knn, rewrite
 
 from probes.dense.evaluate import PixelCounts, score_with_error
 from probes.dense.evaluate import write_items as write_dense
@@ -22,7 +22,7 @@ from probes.protocol import PROBES, Resamples, Resampling, probe_class
 from probes.results import items_path, load
 from reports.compare.measured import measured
 from reports.compare.ranks import rank_all
-from reports.compare.resample import Resampler
+from reports.compare.resample import Resampler, draws
 from reports.compare.statistics import summary
 from rice.errors import RiceError
 from rice.progress import SilentProgress
@@ -279,3 +279,84 @@ def test_intervals_are_those_of_each_cell(tmp_path: Path) -> None:
     assert alone.interval is not None
     assert one.interval == pytest.approx((alone.interval[0], 100.0)), "a fraction is at most 1"
     assert (found["c", "mIoU"].interval, found["c", "mIoU"].score.how) == (None, "none")
+
+
+@pytest.mark.parametrize("resamples", [1, 49, 50, 51, 120])
+def test_draws_come_in_parts_that_add_up_to_what_was_asked_for(resamples: int) -> None:
+    parts = list(draws(7, resamples, 0))
+    assert sum(map(len, parts)) == resamples
+    assert {part.shape[1] for part in parts} == {7}
+    assert max(map(len, parts)) <= 50, "no more than that are in memory at once"
+    assert all((part.sum(1) == 7).all() for part in parts)
+
+
+def swapped(out: Path, shift: float) -> Path:
+    """Two seeds whose stored values are `shift` off what their items give."""
+    for seed, row in enumerate(RIGHT[:2]):
+        items = items_path(out / "other", put_knn(out / "other", "a", row, row))
+        key = put(out, "a", {"knn top-1": float(row.mean()) + shift}, seed=seed, probe="knn", dataset="crops")
+        items_path(out, key).parent.mkdir(exist_ok=True)
+        items.rename(items_path(out, key))
+    return out
+
+
+def test_a_stored_value_may_differ_from_its_items_by_rounding_alone(tmp_path: Path) -> None:
+    assert resampled(swapped(tmp_path / "near", 0.9e-6))[0].how == "seeds and items"
+    estimate, resampler = resampled(swapped(tmp_path / "far", 1.1e-6))
+    assert estimate.how == "seeds"
+    (note,) = resampler.notes
+    key = load(tmp_path / "far").sort_values("seed")["key"].iloc[0]
+    mean = RIGHT[0].mean()
+    assert note == (
+        f"knn / knn top-1: items give {mean:g} where result {key[:8]} says {mean + 1.1e-6:g}; over seeds alone."
+    )
+
+
+def test_items_are_read_once_and_a_hundred_draws_are_enough(tmp_path: Path) -> None:
+    paths = three_seeds(tmp_path)
+    before, resampler = resampled(tmp_path, resamples=100)
+    paths[0].unlink()
+    stored = measured(load(tmp_path))
+    cell = next(cell for cell in stored.scores["a"] if cell.metric == "knn top-1")
+    runs = [run for _, run in sorted(stored.scores["a"][cell].items())]
+    resampler.prepare([(cell.probe, run.key) for run in runs], SilentProgress())
+    assert resampler.summary(cell, runs) == before
+    assert list(resampler.notes) == []
+
+
+def test_a_difference_is_resampled_pair_by_pair(tmp_path: Path) -> None:
+    rng = np.random.default_rng(9)
+    ours, theirs = rng.random((2, 2, 40)) < [[[0.7]], [[0.5]]]
+    for name, rows in (("a", ours), ("b", theirs)):
+        for seed, row in enumerate(rows):
+            put_knn(tmp_path, name, row, row, seed=seed)
+    stored, resampler = measured(load(tmp_path)), Resampler(tmp_path, 200)
+    cell = next(cell for cell in stored.scores["a"] if cell.metric == "knn top-1")
+    runs = {name: [run for _, run in sorted(stored.scores[name][cell].items())] for name in "ab"}
+    resampler.prepare([("knn", run.key) for name in "ab" for run in runs[name]], SilentProgress())
+    found = resampler.summary(cell, runs["a"], minus=runs["b"])
+    difference = 100 * (ours.astype(float) - theirs)
+    order = sorted(range(40), key=str)  # of the pictures' names
+    expected = summary(difference.mean(1), difference[:, order] @ np.concatenate(list(draws(40, 200, 0))).T / 40, 40)
+    assert found.error == pytest.approx(expected.error)
+    assert found.freedom == pytest.approx(expected.freedom)
+    assert (found.mean, found.items) == (pytest.approx(difference.mean()), 40)
+
+
+def test_intervals_leave_other_units_as_they_are_and_need_items_of_every_seed(tmp_path: Path) -> None:
+    for seed, value in enumerate((-1.0, 2.0, 5.0)):
+        put(tmp_path, "b", [metric("error", value, unit="px")], seed=seed)
+    paths = three_seeds(tmp_path)
+    paths[1].unlink()
+    frame, resampler = load(tmp_path), Resampler(tmp_path, 100)
+    resampler.prepare(zip(frame["probe"], frame["key"], strict=True), SilentProgress())
+    ranked = rank_all(measured(frame), resampler, SilentProgress()).ranked
+    found = {(name, cell.metric): one for (name, cell), one in ranked.items()}
+    one, alone = found["b", "error"], summary([-1.0, 2.0, 5.0])
+    assert alone.interval is not None
+    assert alone.interval[0] < 0
+    assert one.interval == pytest.approx(alone.interval)
+    assert (one.score.items, one.score.how, one.score.seeds) == (0, "seeds", 3)
+    one = found["a", "knn top-1"]
+    assert (one.score.items, one.score.how) == (0, "seeds")
+    assert one.interval == pytest.approx(summary(100 * RIGHT.mean(1)).interval)
