@@ -85,6 +85,43 @@ def test_crops_have_the_areas_and_places_that_were_asked_for() -> None:
     assert np.mean([c.top / (height - c.height) for c in crops]) == pytest.approx(0.5, abs=0.02)
 
 
+@pytest.mark.parametrize(("width", "height", "grid"), [(128, 300, 8), (300, 128, 8), (127, 300, 1), (300, 127, 1)])
+def test_pictures_of_128_pixels_and_more_are_cut_on_jpegs_blocks(width: int, height: int, grid: int) -> None:
+    crops = np.array([draw_crop(width, height, (0.4, 1.0), (3 / 4, 4 / 3), Draws(7, 0, i)) for i in range(200)])
+    assert np.gcd.reduce(crops, axis=0).tolist() == [grid] * 4
+
+
+@pytest.mark.parametrize(
+    ("size", "crop"),
+    [
+        ((2000, 100), (933, 0, 133, 100)),  # 4/3 of its height
+        ((100, 2000), (0, 933, 100, 133)),
+        ((4000, 200), (1864, 0, 264, 200)),  # 266 and (4000 - 264) / 2 = 1868 on the grid
+        ((200, 4001), (0, 1864, 200, 264)),
+        ((900, 1), (449, 0, 1, 1)),
+        ((1, 900), (0, 449, 1, 1)),
+    ],
+)
+def test_where_no_attempt_fits_the_crop_is_the_largest_central_one_of_an_allowed_shape(
+    size: tuple[int, int], crop: tuple[int, ...]
+) -> None:
+    assert draw_crop(*size, (0.4, 1.0), (3 / 4, 4 / 3), Draws(7, 0, 0)) == crop
+
+
+@pytest.mark.parametrize(("width", "height", "grid"), [(120, 100, 1), (160, 136, 8)])
+def test_a_crop_is_the_first_of_ten_attempts_that_fits(width: int, height: int, grid: int) -> None:
+    """Each draws an area, a shape in its logarithm, x and y, in this order."""
+    for sample in range(50):
+        attempts = []
+        for area, shape, x, y in np.random.Generator(np.random.Philox(key=sample)).random((10, 4)):
+            pixels, ratio = width * height * (0.5 + 0.5 * area), math.exp(math.log(4 / 3) * (2 * shape - 1))
+            w, h = (round(math.sqrt(edge) / grid) * grid for edge in (pixels * ratio, pixels / ratio))
+            left, top = (math.floor(at * ((edge // grid) + 1)) * grid for at, edge in ((x, width - w), (y, height - h)))
+            attempts.append((left, top, w, h))
+        fitting = [crop for crop in attempts if crop[2] <= width and crop[3] <= height]
+        assert draw_crop(width, height, (0.5, 1.0), (3 / 4, 4 / 3), Draws(0, 0, sample)) == fitting[0]
+
+
 @given(st.integers(0, 40), st.integers(1, 20), SEEDS)
 def test_many_regions_give_distinct_ones_and_few_all_of_them(count: int, wanted: int, seed: int) -> None:
     chosen = balanced(count, wanted, Draws(seed, 3, 5)).tolist()
@@ -123,3 +160,18 @@ def test_draws_are_numpys_own_uniforms_of_that_key(seed: int, epoch: int, sample
     reference = np.random.Generator(np.random.Philox(key=(seed << 64) + (epoch << 40) + sample))
     draws = Draws(seed, epoch, sample)
     np.testing.assert_array_equal(np.concatenate([draws.uniform(3), draws.uniform(5)]), reference.random(8))
+
+
+def test_seeds_and_epochs_wrap_at_64_and_24_bits() -> None:
+    np.testing.assert_array_equal(Draws(-1, 2**24 + 5, 3).uniform(4), Draws(2**64 - 1, 5, 3).uniform(4))
+
+
+def test_a_choice_draws_as_many_numbers_whatever_it_chooses() -> None:
+    """So that what a sample draws next does not hang on the branch."""
+    for count, wanted in ((8, 3), (3, 8), (5, 5), (0, 4)):
+        draws, reference = Draws(1, 2, 3), Draws(1, 2, 3).uniform(20)
+        balanced(count, wanted, draws)
+        assert draws.uniform(1) == reference[count + wanted]
+    draws = Draws(1, 2, 3)
+    draw_positives(np.zeros(0, np.int32), 4, draws)
+    assert draws.uniform(1) == Draws(1, 2, 3).uniform(1)
