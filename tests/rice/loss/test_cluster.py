@@ -167,7 +167,15 @@ def test_says_what_does_not_fit(positives: list[list[int]], negatives: list[int]
     assert message in str(raised.value)
 
 
-@pytest.mark.parametrize("options", [{"margin": math.pi}, {"margin": -0.1}, {"scale": 0}, {"form": "eq3"}])
+def test_no_margin_and_a_scale_below_one_have_a_meaning() -> None:
+    made = case(3, regions=3, classes=7, width=3, most=2, share=None)
+    assert max(_differences(made, margin=0.0, scale=0.5)) < TOLERANCE
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"margin": math.pi}, {"margin": -0.1}, {"scale": 0}, {"scale": math.inf}, {"form": "eq3"}, {"margin_type": "cos"}],
+)
 def test_refuses_constants_without_meaning(options: dict[str, Any]) -> None:
     with pytest.raises(RiceError, match=next(iter(options))):
         region_cluster_loss(torch.ones(1, 3), torch.ones(9, 3), torch.tensor([[1]]), None, **options)

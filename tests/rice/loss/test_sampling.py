@@ -43,7 +43,7 @@ def test_every_class_is_sampled_as_often_as_any_other() -> None:
 
 @pytest.mark.parametrize(
     ("rho", "classes", "size"),
-    [(0.1, 1_000_000, 100_000), (0.29, 100, 29), (0.1, 19, 1), (1.0, 7, 7), (3.0, 7, 7), (0.999, 10, 9)],
+    [(0.1, 1_000_000, 100_000), (0.29, 100, 29), (0.1, 19, 1), (1.0, 7, 7), (1.5, 7, 7), (3.0, 7, 7), (0.999, 10, 9)],
 )
 def test_size_is_the_floor_of_the_share(rho: float, classes: int, size: int) -> None:
     assert sample_size(rho, classes) == size
