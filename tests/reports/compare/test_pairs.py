@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from reports.measured import Cell
-from reports.pairs import Pair, show_p
-from reports.statistics import Estimate, summary
+from reports.compare.measured import Cell
+from reports.compare.pairs import Pair, show_p
+from reports.compare.statistics import Estimate, summary
 
 CELL = Cell("dense", "d" * 64, "mIoU", "val", "{}", 1, "by hand", "fraction", True)
 ERROR_PX = CELL._replace(unit="px", higher_is_better=False)
