@@ -29,11 +29,11 @@ def scores(encoder: Encoder, config: DetectionConfig, data: Path, workdir: Path,
     return {metric.name: 100 * metric.value for metric in found}
 
 
-def sixteen_photos(data: Path, out: Path) -> Path:
-    """A dataset of 16 real photos whose files stay where they are."""
+def four_photos(data: Path, out: Path) -> Path:
+    """A dataset of the first four real photos with one to four objects; their files stay where they are."""
     split = open_split(data / "coco", "train2017")
     document = split.as_coco()
-    kept = [image.id for image in split.images if image.annotations][:16]
+    kept = [image.id for image in split.images if 1 <= len(image.annotations) <= 4][:4]
     document["images"] = [image for image in document["images"] if image["id"] in kept]
     document["annotations"] = [a for a in document["annotations"] if a["image_id"] in kept]
     for annotation in document["annotations"]:
@@ -47,20 +47,23 @@ def sixteen_photos(data: Path, out: Path) -> Path:
 
 @pytest.mark.slow
 @pytest.mark.data
-def test_sixteen_real_photos_are_learnt_by_heart(shared_data: Path, tmp_path: Path) -> None:
-    """COCO photos at 256 pixels with reduced heads, in minutes: box AP over 60, mask AP over 45."""
+def test_real_photos_are_learnt_by_heart(shared_data: Path, tmp_path: Path) -> None:
+    """COCO photos at 256 pixels with reduced heads, half a minute: box AP over 60, mask AP over 45."""
+    reduced = {"channels": 32, "hidden": 128, "roi_samples": 32, "rpn_top": (200, 100), "proposals": 60, "box_convs": 1}
     config = replace(
         small(),
-        epochs=110,
-        learning_rate=2e-3,
+        heads=replace(small().heads, **reduced),
+        epochs=120,
+        learning_rate=3e-3,
         weight_decay=0.0,
+        warmup=10,
         flip=0.0,
         cache_gb=1.0,
         train_split="train2017",
         test_split="train2017",
     )
     encoder = load_encoder("timm:vit_small_patch16_224@256", weights=None)
-    found = scores(encoder, config, sixteen_photos(shared_data, tmp_path / "photos"), tmp_path / "work")
+    found = scores(encoder, config, four_photos(shared_data, tmp_path / "photos"), tmp_path / "work")
     assert found["box AP"] > 60
     assert found["mask AP"] > 45
 
