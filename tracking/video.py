@@ -11,13 +11,12 @@ from rice.errors import RiceError
 from rice.files import atomic_write
 from rice.progress import Progress
 from tracking.draw import draw_found
+from tracking.layouts.folder import FRAMES, TRUTH
 from tracking.layouts.text import number_lines, read_boxes
 from tracking.sequence import Boxes_N4, has_area
 from tracking.tracker import Box, Found, Tracker
 
 _FPS = Fraction(25)
-_TRUTH = "groundtruth.txt"
-_FRAMES = ("img", "imgs")
 
 
 def run_video(
@@ -58,7 +57,7 @@ def run_video(
 
 def open_clip(path: Path) -> Footage:
     """A video, a folder of frames, or a clip's folder with its frames in `img` or `imgs`. Errors: as `open_footage`."""
-    inside = [path / name for name in _FRAMES if (path / name).is_dir()]
+    inside = [path / name for name in FRAMES if (path / name).is_dir()]
     return open_footage(inside[0] if len(inside) == 1 else path)
 
 
@@ -67,7 +66,7 @@ def clip_name(path: Path) -> str:
     if not path.is_dir():
         return path.stem
     whole = path.resolve()
-    return whole.parent.name if whole.name in _FRAMES else whole.name
+    return whole.parent.name if whole.name in FRAMES else whole.name
 
 
 def check_start(box: Box, height: int, width: int) -> None:
@@ -81,7 +80,7 @@ def check_start(box: Box, height: int, width: int) -> None:
 
 def known_truth(path: Path) -> Boxes_N4 | None:
     """(N, 4) of the groundtruth.txt beside a folder's frames (boxes, or polygons of 8 numbers), where there is one."""
-    places = [folder / _TRUTH for folder in (path, path.parent)] if path.is_dir() else []
+    places = [folder / TRUTH for folder in (path, path.parent)] if path.is_dir() else []
     found = next((place for place in places if place.is_file()), None)
     return None if found is None else read_boxes(found)
 

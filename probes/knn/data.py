@@ -13,13 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from probes.protocol import NotThisLayoutError
+from rice.data.video import PICTURES
 from rice.errors import RiceError
 
 TEST_NAMES = ("test", "val", "valid", "validation")
 TEST_SHARE = 0.2
 """Of each class, where the folder has no split of its own."""
 
-_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+_SUFFIXES = frozenset({".gif", *PICTURES})
 _SPLIT_NAME = re.compile(r"(train|test|val|valid|validation)[\d_-]*", re.IGNORECASE)
 
 

@@ -17,7 +17,7 @@ from tracking.layouts.text import read_boxes
 from tracking.sequence import PictureFiles, Sequence, VideoFile
 
 _SPLIT = "test"
-_TRUTH = "groundtruth.txt"
+TRUTH, FRAMES = "groundtruth.txt", ("img", "imgs")
 _VIDEOS = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpg", ".webm")
 
 
@@ -54,14 +54,14 @@ class Folder(Benchmark):
 
 def _clips(root: Path) -> list[Clip]:
     own = _clips_in(root)
-    if any(clip.truth.name == _TRUTH for clip in own):
+    if any(clip.truth.name == TRUTH for clip in own):
         return own
     return own + [clip for folder in folders_in(root) for clip in _clips_in(folder)]
 
 
 def _clips_in(folder: Path) -> list[Clip]:
     names = frozenset(names_in(folder))
-    pictures = [Clip(folder.resolve().name, _pictures(folder, names), folder / _TRUTH)] if _TRUTH in names else []
+    pictures = [Clip(folder.resolve().name, _pictures(folder, names), folder / TRUTH)] if TRUTH in names else []
     videos = [Path(name) for name in sorted(names) if name[name.rfind(".") :].lower() in _VIDEOS]
     return pictures + [
         Clip(video.stem, folder / video, folder / f"{video.stem}.txt")
@@ -71,7 +71,7 @@ def _clips_in(folder: Path) -> list[Clip]:
 
 
 def _pictures(folder: Path, names: frozenset[str]) -> Path:
-    inside = [folder / name for name in ("img", "imgs") if name in names]
+    inside = [folder / name for name in FRAMES if name in names]
     if len(inside) > 1:
         raise RiceError(f"{folder} has img and imgs; keep the frames in one of them")
     return inside[0] if inside else folder
