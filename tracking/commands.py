@@ -18,6 +18,7 @@ from tracking.recipe import RECIPES
 if TYPE_CHECKING:
     import torch
 
+    from rice.train.world import World
     from tracking.material import HeldOut
     from tracking.probe import TrackingProbe
     from tracking.score import Scores
@@ -62,14 +63,10 @@ def train(
         dry_run: say what would run and what it would take, and write nothing.
     """
     wait_passively()
-    from probes.heads import Tower, same_training
     from rice.encoders.load import describe
     from rice.encoders.weights import plain
-    from rice.train.metrics import read_lines
-    from rice.train.picture import draw_course
     from rice.train.world import join
     from tracking.probe import TrackingProbe
-    from tracking.run import HEADLINES
 
     with join(device) as world:
         probe, reference = TrackingProbe(recipe, data), EncoderReference.parse(encoder)
@@ -77,17 +74,27 @@ def train(
         probe.input_size(spec, reference.size)
         if dry_run:
             print(_plan(probe, encoder, spec))  # noqa: T201
-            return
-        material = probe.material
-        tower = Tower.load(encoder, plain(weights), world.device)
-        if world.leads:
-            same_training(out, tower, probe, seed)
-        outcome = probe.training(tower, seed=seed, folder=out).run(bars_if(world.leads), world)
-        if world.leads:
-            _report(out, material.tests, outcome.scores)
-            log = out / "metrics.jsonl"
-            names = {n for line in read_lines(log) for n in line if n.rpartition(" ")[2] in HEADLINES}
-            draw_course(log, out / "course.png", {name: name for name in sorted(names)}, "score, %")
+        else:
+            _train(probe, encoder, plain(weights), seed, out, world)
+
+
+def _train(probe: "TrackingProbe", encoder: str, weights: str | None, seed: int, out: Path, world: "World") -> None:
+    """Train and judge."""
+    from probes.heads import Tower, same_training
+    from rice.train.metrics import read_lines
+    from rice.train.picture import draw_course
+    from tracking.run import HEADLINES
+
+    tests = probe.material.tests  # data is checked before the encoder is loaded
+    tower = Tower.load(encoder, weights, world.device)
+    if world.leads:
+        same_training(out, tower, probe, seed)
+    outcome = probe.training(tower, seed=seed, folder=out).run(bars_if(world.leads), world)
+    if world.leads:
+        _report(out, tests, outcome.scores)
+        log = out / "metrics.jsonl"
+        names = {n for line in read_lines(log) for n in line if n.rpartition(" ")[2] in HEADLINES}
+        draw_course(log, out / "course.png", {name: name for name in sorted(names)}, "score, %")
 
 
 def _plan(probe: "TrackingProbe", encoder: str, spec: EncoderSpec) -> str:
