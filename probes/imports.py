@@ -4,7 +4,7 @@
         store(directory, imported.result)
 
 Imports no torch. COCO detections and tracks have to be scored first: `probes.import_formats.detections`,
-`reports.import_command`. `SCALES` and `TABLE_1` say what lmms-eval's scores are beside the paper's cells.
+`reports.import_command`.
 """
 
 import dataclasses
@@ -16,12 +16,9 @@ from typing import Any, Literal
 from probes.import_formats import lmms_eval, mteb
 from probes.import_formats.document import Document, read_document
 from probes.import_formats.foreign import Imported, Whose
-from probes.import_formats.scales import SCALES, TABLE_1, Scale
 from probes.results import RESULTS, check_metrics, items_path, result_path, store
 from probes.stored import parse
 from rice.errors import RiceError
-
-__all__ = ["SCALES", "TABLE_1", "Imported", "Planned", "Scale", "Whose", "plan", "read_results", "recognise"]
 
 Kind = Literal["lmms-eval", "mteb", "mteb model", "detections"]
 State = Literal["new", "already there", "replaces another"]

@@ -1,6 +1,6 @@
 """`rice import`: results made elsewhere, into the store of results; detections and tracks are scored first."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -9,7 +9,7 @@ from typing import Annotated
 import tyro
 
 from probes.detection.score_inputs import IouType
-from probes.import_formats.document import label, read_document
+from probes.import_formats.document import Document, label, read_document
 from probes.import_formats.foreign import Imported, Whose, make_result
 from probes.imports import KNOWN, Planned, plan, read_results, recognise
 from rice.errors import RiceError
@@ -70,19 +70,10 @@ def import_results(
     """
     if not files:
         raise RiceError(f"expected at least one file of results: {KNOWN}")
-    scoring = _Scoring(
-        whose=None if encoder is None else Whose.named(encoder),
-        dataset=dataset,
-        seed=seed,
-        gt=gt,
-        iou=iou,
-        protocol=protocol,
-        sides={"absent": absent, "cover": cover, "sizes": sizes},
-    )
-    imports = list(_read(files, scoring))
-    if not imports:
-        raise RiceError("expected results, got only descriptions of models; give the files beside them")
-    planned = plan(out, imports, overwrite=overwrite)
+    whose = None if encoder is None else Whose.named(encoder)
+    sides = {"absent": absent, "cover": cover, "sizes": sizes}
+    scoring = _Scoring(whose=whose, dataset=dataset, seed=seed, gt=gt, iou=iou, protocol=protocol, sides=sides)
+    planned = plan(out, _read(files, scoring), overwrite=overwrite)
     if not dry_run:
         for item in planned:
             item.store(out)
@@ -154,7 +145,7 @@ class _Scoring:
             raise RiceError(f"{', '.join(named)} is for results to be scored, of which there are none; leave it out")
 
 
-def _read(files: Sequence[Path], scoring: _Scoring) -> Iterator[Imported]:
+def _read(files: Sequence[Path], scoring: _Scoring) -> list[Imported]:
     documents = [None if path.is_dir() else read_document(path) for path in files]
     kinds: list[str] = []
     for path, document in zip(files, documents, strict=True):
@@ -163,22 +154,26 @@ def _read(files: Sequence[Path], scoring: _Scoring) -> Iterator[Imported]:
         except RiceError as error:
             raise RiceError(f"{path} {error}") from error
     scoring.check_use(set(kinds))
+    imports: list[Imported] = []
     for path, document, kind in zip(files, documents, kinds, strict=True):
         if document is None:
-            yield _score_tracks(path, scoring)
+            imports.append(_score_tracks(path, scoring))
         elif kind == "detections":
-            from probes.import_formats.detections import score_detections
-
-            yield score_detections(
-                document,
-                truth=scoring.truth(path),
-                iou=scoring.iou,
-                dataset=scoring.dataset,
-                whose=scoring.owner(path),
-                seed=scoring.seed,
-            )
+            imports.append(_score_detections(document, scoring))
         else:
-            yield from read_results(document, scoring.whose, scoring.seed)
+            imports += read_results(document, scoring.whose, scoring.seed)
+    if not imports:
+        raise RiceError("expected results, got only descriptions of models; give the files beside them")
+    return imports
+
+
+def _score_detections(document: Document, scoring: _Scoring) -> Imported:
+    from probes.import_formats.detections import score_detections
+
+    truth, whose = scoring.truth(document.path), scoring.owner(document.path)
+    return score_detections(
+        document, truth=truth, iou=scoring.iou, dataset=scoring.dataset, whose=whose, seed=scoring.seed
+    )
 
 
 def _score_tracks(folder: Path, scoring: _Scoring) -> Imported:

@@ -115,13 +115,17 @@ def make_result(
         peak_memory={},
         finished=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     )
-    times = Counter((metric.name, metric.split) for metric in metrics)
-    if len(times) < len(metrics):
-        raise RiceError(f"{dataset} has the metric {times.most_common(1)[0][0][0]} twice")
+    _check(result)
+    return result
+
+
+def _check(result: Result) -> None:
+    times = Counter((metric.name, metric.split) for metric in result.metrics)
+    if len(times) < len(result.metrics):
+        raise RiceError(f"{result.dataset} has the metric {times.most_common(1)[0][0][0]} twice")
     document = {"schema": SCHEMA, "key": result.key, **dataclasses.asdict(result)}
     document["metrics"] = list(document["metrics"])
     try:
         parse(json.dumps(document).encode(), result.key)
     except RiceError as error:
-        raise RiceError(f"{dataset} {error}") from error
-    return result
+        raise RiceError(f"{result.dataset} {error}") from error

@@ -17,7 +17,7 @@ from pycocotools.cocoeval import COCOeval
 
 import reports
 from probes.detection.probe import DetectionProbe
-from probes.imports import TABLE_1
+from probes.import_formats.scales import TABLE_1
 from probes.protocol import Resamples
 from probes.results import items_path, load
 from rice import cli

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from probes.imports import Imported, Whose, read_results
+from probes.import_formats.foreign import Imported, Whose
+from probes.imports import read_results
 from rice.errors import RiceError
 
 Json = dict[str, Any]

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from import_samples import LMMS, MTEB, NAN, OLD_MTEB, TASK, changed, read, refusal, write
 
 from probes.import_formats import document
-from probes.imports import Whose, plan, read_results
+from probes.import_formats.foreign import Whose
+from probes.imports import plan, read_results
 from probes.results import items_path, load, result_path
 from probes.stored import parse
 from rice.errors import RiceError

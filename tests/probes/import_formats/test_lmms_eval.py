@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from import_samples import LMMS, changed, read, refusal
 
-from probes.imports import SCALES, TABLE_1, Whose
+from probes.import_formats.foreign import Whose
+from probes.import_formats.scales import SCALES, TABLE_1
 from rice.encoders.identity import fingerprint
 from rice.encoders.spec import EncoderReference
 from rice.encoders.zoo import ZOO

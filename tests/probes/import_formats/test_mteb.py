@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 from import_samples import META, MTEB, OLD_MTEB, changed, read, refusal, write
 
-from probes.imports import Whose, read_results
+from probes.import_formats.foreign import Whose
+from probes.imports import read_results
 
 
 def test_a_split_of_mteb_is_a_result_with_its_main_scores_first(tmp_path: Path) -> None:
