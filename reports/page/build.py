@@ -16,11 +16,12 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from reports.cards.hub import CARDS
 from reports.page.media import Asset, Figure
 from rice.errors import RiceError
 from rice.files import atomic_write, leftovers, sha256_file
 
-INDEX, MEDIA, CARDS = "index.html", "media", "cards"
+INDEX, MEDIA = "index.html", "media"
 MARK = '<meta name="generator" content="rice report">'
 INLINE_BYTES = 2 << 20
 """Larger media lie beside the page."""
