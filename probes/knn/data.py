@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from probes.protocol import NotThisLayoutError
-from rice.data.video import PICTURES
+from rice.data.picture import PICTURES
 from rice.errors import RiceError
 
 TEST_NAMES = ("test", "val", "valid", "validation")

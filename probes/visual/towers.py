@@ -1,7 +1,8 @@
 """Whose tokens are looked at: encoders by name, or what training runs have kept. Importing this imports no torch."""
 
+import contextlib
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,9 +13,10 @@ from rice.encoders.load import describe, load_encoder
 from rice.encoders.spec import EncoderReference, EncoderSpec
 from rice.encoders.weights import PUBLISHED, plain
 from rice.errors import RiceError
-from rice.files import sha256_json
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from rice.encoders.base import Encoder
     from rice.train.read_tower import Stage
 
@@ -53,9 +55,23 @@ class Tower:
             "device": device_name(str(encoder.device)),
         }
 
-    def part(self, folder: Path, suffix: str) -> Path:
-        """Where a run keeps what it has of this tower."""
-        return folder / f"{sha256_json([self.label, self.fingerprint])}{suffix}"
+
+@contextlib.contextmanager
+def refused_size(encoder: "Encoder", label: str, images_B3HW: "Tensor", remedy: str) -> Iterator[None]:
+    """Around a forward pass of images of another size than the encoder's own.
+
+    Some towers only say when they run that they take no other. Errors: RiceError in one line, which ends in `remedy`.
+    """
+    import torch
+
+    try:
+        yield
+    except (AssertionError, RuntimeError, ValueError) as error:
+        height, width = images_B3HW.shape[-2:]
+        if height == width == encoder.spec.native_size or isinstance(error, torch.OutOfMemoryError):
+            raise
+        reason = " ".join(str(error).split())
+        raise RiceError(f"{label} failed on {width} x {height} pixels ({reason}); {remedy}") from error
 
 
 def named_towers(names: Sequence[str], weights: Sequence[str]) -> list[Tower]:

@@ -103,14 +103,14 @@ def _run(
     config: PcaConfig,
     given: tuple[Palette, dict[str, str]] | None,
 ) -> Iterator[Path]:
-    from probes.visual.pca.run import Tower, VideoPca
+    from probes.visual.pca.run import NamedEncoder, VideoPca
     from rice.encoders.identity import fingerprint
     from rice.encoders.load import load_encoder
 
     name, weights, device = tower_as_asked
     encoder = load_encoder(name, weights=weights, device=str(pick_device(device)))
     weights_only = EncoderReference(EncoderReference.parse(name).name)  # the size is no part of a palette's identity
-    tower = Tower(encoder, fingerprint(weights_only, weights), name)
+    tower = NamedEncoder(encoder, fingerprint(weights_only, weights), name)
     palette = None
     if given is not None:
         palette, facts = given

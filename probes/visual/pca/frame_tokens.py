@@ -13,9 +13,9 @@ from PIL import Image
 
 from probes.visual.pca.records import TokenRecords
 from probes.visual.pca.source import Source
+from probes.visual.towers import refused_size
 from rice.data.video import Frame
 from rice.encoders.base import Encoder, Features
-from rice.errors import RiceError
 
 Float32 = NDArray[np.float32]
 
@@ -77,14 +77,8 @@ class FrameTokens:
         return torch.from_numpy(np.array(picture)).permute(2, 0, 1).float() / 255
 
     def _features(self, images_B3HW: torch.Tensor) -> torch.Tensor:
-        try:
+        height, width = self.input_hw
+        remedy = "choose another --size" if height == width else "if it takes square input only, add --square"
+        with refused_size(self.encoder, self.encoder.spec.name, images_B3HW, remedy):
             features: Features = self.encoder(images_B3HW)
-        except (AssertionError, RuntimeError, ValueError) as error:
-            height, width = self.input_hw
-            if height == width or isinstance(error, torch.OutOfMemoryError):
-                raise
-            raise RiceError(
-                f"{self.encoder.spec.name} failed on {width} x {height} pixels ({error}); "
-                "if it takes square input only, add --square"
-            ) from error
         return features.patches

@@ -31,7 +31,7 @@ _FREE_DISK_SHARE = 0.9
 
 
 @dataclass(frozen=True)
-class Tower:
+class NamedEncoder:
     """An encoder, its fingerprint, and the name that the user gave it."""
 
     encoder: Encoder
@@ -43,7 +43,7 @@ class VideoPca:
     """The PCA of one source under one tower, with one config, in one folder."""
 
     def __init__(
-        self, source: Source, tower: Tower, config: PcaConfig, out: Path, palette: Palette | None = None
+        self, source: Source, tower: NamedEncoder, config: PcaConfig, out: Path, palette: Palette | None = None
     ) -> None:
         """Writes nothing. `palette`: use it instead of fitting one.
 

@@ -59,10 +59,7 @@ def tokens(
             that all encoders take.
         device: auto (the GPU where there is one), cpu, cuda or cuda:1.
     """
-    if bool(encoders) == bool(run):
-        raise RiceError("expected --encoders, or --run; see: rice tokens --help")
-    if run and weights != ("default",):
-        raise RiceError("--weights goes with --encoders; a --run has its own")
+    _consistent(encoders, weights, run)
     from probes.visual.tokens.sample import draw_sample
     from probes.visual.towers import matched_grid, named_towers, run_towers
 
@@ -70,14 +67,21 @@ def tokens(
     towers = run_towers(run) if run else named_towers(encoders, weights)
     edge = matched_grid(towers, grid)
 
-    from probes.visual.tokens.run import Comparison
+    from probes.visual.tokens.run import OUTPUTS, Comparison
 
     comparison = Comparison(towers, sample, edge, out, seed=seed, data=data.resolve().name)
-    if comparison.done:
+    if comparison.folder.done:
         print("all is there")  # noqa: T201
     found = comparison.run(str(pick_device(device)), BarProgress())
     print(report(found, comparison.caption, seed))  # noqa: T201
-    print("\n".join(str(out / name) for name in ("tokens.png", "tokens.pdf", "tokens.json")))  # noqa: T201
+    print("\n".join(str(out / name) for name in OUTPUTS))  # noqa: T201
+
+
+def _consistent(encoders: Sequence[str], weights: Sequence[str], run: Sequence[Path]) -> None:
+    if bool(encoders) == bool(run):
+        raise RiceError("expected --encoders, or --run; see: rice tokens --help")
+    if run and tuple(weights) != ("default",):
+        raise RiceError("--weights goes with --encoders; a --run has its own")
 
 
 def report(found: "Sequence[Measured]", caption: str, seed: int) -> str:

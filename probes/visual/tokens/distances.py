@@ -147,9 +147,12 @@ class Distribution:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> "Distribution":
-        """`as_json`'s values, to the bit."""
+        """`as_json`'s values, to the bit. Errors: KeyError, TypeError or ValueError for others."""
         histogram = np.array(value["histogram"], dtype=np.int64)
-        return cls(histogram=histogram, image_means=np.array(value["image_means"]), std=float(value["std"]))
+        means = np.array(value["image_means"], dtype=np.float64)
+        if histogram.shape != (BINS,) or histogram.sum() < 1 or means.ndim != 1 or not np.isfinite(means).all():
+            raise ValueError(f"expected counts in {BINS} bins, and a mean distance of each image")
+        return cls(histogram=histogram, image_means=means, std=float(value["std"]))
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from textwrap import fill
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,8 @@ from probes.visual.tokens.distances import BINS, Distribution
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+    from probes.visual.tokens.measure import Measured
 
 _KINDS = {"raw": "tokens as given", "centred": "mean token taken off"}
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -37,40 +39,16 @@ _TAIL = 0.001
 _INK = "#333333"
 
 
-class Curves(Protocol):
-    """What is drawn of one encoder, or of one step of a run."""
-
-    @property
-    def label(self) -> str:
-        """As the legend names it."""
-
-    @property
-    def run(self) -> str | None:
-        """The run that it belongs to."""
-
-    @property
-    def step(self) -> int | None:
-        """After which step of the run."""
-
-    @property
-    def raw(self) -> Distribution:
-        """Of the tokens as given."""
-
-    @property
-    def centred(self) -> Distribution:
-        """With the mean token taken off."""
-
-
-def write_pictures(stem: Path, found: Sequence[Curves], caption: str) -> None:
+def write_pictures(stem: Path, found: "Sequence[Measured]", caption: str) -> None:
     """{stem}.png and {stem}.pdf (vectors), each atomically."""
     write_figure(stem, plot(found, caption), dpi=160)
 
 
-def plot(found: Sequence[Curves], caption: str) -> "Figure":
+def plot(found: "Sequence[Measured]", caption: str) -> "Figure":
     """Densities, a column a run; a row as given and a row centred, each with one pair of axes ranges."""
     from matplotlib.figure import Figure
 
-    columns: dict[str | None, list[Curves]] = {}
+    columns: dict[str | None, list[Measured]] = {}
     for curves in found:
         columns.setdefault(curves.run, []).append(curves)
     width = 9.0 if len(columns) == 1 else 14.0
@@ -94,7 +72,7 @@ def plot(found: Sequence[Curves], caption: str) -> "Figure":
     return figure
 
 
-def _panel(axes: "Axes", found: Sequence[Curves], kind: str, merge: int) -> None:
+def _panel(axes: "Axes", found: "Sequence[Measured]", kind: str, merge: int) -> None:
     """Each density with a tick from the axis at its mean."""
     for curves, (colour, dash) in zip(found, _styles(found), strict=True):
         distribution: Distribution = getattr(curves, kind)
@@ -110,7 +88,7 @@ def _panel(axes: "Axes", found: Sequence[Curves], kind: str, merge: int) -> None
     axes.tick_params(colors=_INK, labelsize=9)
 
 
-def _styles(found: Sequence[Curves]) -> list[tuple[Any, Any]]:
+def _styles(found: "Sequence[Measured]") -> list[tuple[Any, Any]]:
     """(colour, dash) of each."""
     from matplotlib import colormaps
 

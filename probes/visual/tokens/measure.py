@@ -15,7 +15,7 @@ import torch
 from probes.images import load_ahead, squash
 from probes.visual.tokens.distances import Distribution, Float64, image_distances
 from probes.visual.tokens.sample import Sample
-from probes.visual.towers import Tower
+from probes.visual.towers import Tower, refused_size
 from rice.encoders.base import Encoder
 from rice.errors import RiceError
 from rice.progress import Progress
@@ -41,11 +41,14 @@ class Measured:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> "Measured":
-        """`as_json`'s values, to the bit."""
+        """`as_json`'s values, to the bit. Errors: KeyError, TypeError or ValueError for others."""
+        label, run, step = value["label"], value["run"], value["step"]
+        if not (isinstance(label, str) and isinstance(run, str | None) and isinstance(step, int | None)):
+            raise ValueError("expected an encoder's label, and a run with a step or neither")
         own = ("label", "run", "step", "raw", "centred")
         raw, centred = (Distribution.from_json(value[name]) for name in ("raw", "centred"))
         facts = {name: fact for name, fact in value.items() if name not in own}
-        return cls(label=value["label"], run=value["run"], step=value["step"], raw=raw, centred=centred, facts=facts)
+        return cls(label=label, run=run, step=step, raw=raw, centred=centred, facts=facts)
 
 
 def measure(tower: Tower, sample: Sample, grid: int, device: str, progress: Progress) -> Measured:
@@ -105,17 +108,9 @@ def _encode(encoder: Encoder, label: str, sample: Sample, grid: int, file: IO[by
 
 
 def _tokens(encoder: Encoder, label: str, images_B3SS: torch.Tensor) -> Any:
-    """Patch tokens (B, T, D), fp32, contiguous. Errors: RiceError for an encoder that fails on this size, or gives NaN.
-
-    Some towers only say when they run that they take no other size than their own.
-    """
-    edge = images_B3SS.shape[-1]
-    try:
+    """Patch tokens (B, T, D), fp32, contiguous. Errors: RiceError for one that fails on this size or gives NaN."""
+    with refused_size(encoder, label, images_B3SS, "choose another --grid"):
         patches_BDhw = encoder(images_B3SS).patches
-    except (AssertionError, RuntimeError, ValueError) as error:
-        if edge == encoder.spec.native_size or isinstance(error, torch.OutOfMemoryError):
-            raise
-        raise RiceError(f"{label} failed on {edge} x {edge} pixels ({error}); choose another --grid") from error
     if not torch.isfinite(patches_BDhw).all():
         raise RiceError(f"{label} gives tokens with NaN or infinity; try another dtype or weights")
     return np.ascontiguousarray(patches_BDhw.flatten(2).mT.float().cpu().numpy())

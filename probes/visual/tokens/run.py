@@ -3,27 +3,26 @@
 Shapes: N images, K towers.
 """
 
-import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from probes.provenance import commit, refuse_other, same_run, versions
+from probes.provenance import commit, versions
+from probes.visual.folder import Folder
 from probes.visual.tokens.distances import BINS, LEVEL, REPLICATES, paired_differences
 from probes.visual.tokens.draw import write_pictures
 from probes.visual.tokens.measure import Measured, measure
 from probes.visual.tokens.sample import Sample
 from probes.visual.towers import Tower
-from rice.files import leftovers, read_json, write_json
+from rice.files import read_json, write_json
 from rice.progress import Progress
 
 FORMAT = 1
 """Raised when a change of code changes the numbers: what an older version left is then not continued."""
 PICTURE, REPORT = "tokens", "tokens.json"
 OUTPUTS = (f"{PICTURE}.png", f"{PICTURE}.pdf", REPORT)
-_RUN, _SCRATCH = "run.json", ".work"
 
 
 class Comparison:
@@ -36,8 +35,8 @@ class Comparison:
 
         Errors: RiceError where `out` holds anything else, or the same of another setting.
         """
-        self.towers, self.sample, self.grid, self.out, self.seed, self.data = towers, sample, grid, out, seed, data
-        self._facts: dict[str, Any] = {
+        self.towers, self.sample, self.grid, self.seed, self.data = towers, sample, grid, seed, data
+        facts = {
             "verb": "tokens",
             "format": FORMAT,
             "images": len(sample),
@@ -48,35 +47,33 @@ class Comparison:
             "pictures": sample.sha256,
             "fingerprints": [tower.fingerprint for tower in towers],
         }
-        refuse_other(self.out, self._facts, _SCRATCH)
-
-    @property
-    def done(self) -> bool:
-        """Whether an earlier run finished."""
-        return (self.out / _RUN).is_file() and all((self.out / name).is_file() for name in OUTPUTS)
+        self.folder = Folder(out, facts, OUTPUTS)
 
     def run(self, device: str, progress: Progress) -> list[Measured]:
         """Do what earlier runs left to do. Nothing is written before the first tower is measured.
 
         Errors: RiceError naming a picture that is damaged, or a tower that gives no usable tokens.
         """
-        if not (self.out / REPORT).is_file():
+        folder = self.folder
+        if not folder.report.is_file():
             for tower in self.towers:
-                if not tower.part(self.out / _SCRATCH, ".json").is_file():
+                if not folder.part(tower, ".json").is_file():
                     measured = measure(tower, self.sample, self.grid, device, progress)
-                    same_run(self.out, self._facts)
-                    write_json(tower.part(self.out / _SCRATCH, ".json"), measured.as_json())
-            found = [Measured.from_json(read_json(tower.part(self.out / _SCRATCH, ".json"))) for tower in self.towers]
-            write_json(self.out / REPORT, self._report(found))
-        found = self.read()
-        if not self.done:
-            write_pictures(self.out / PICTURE, found, self.caption)
-        self._clean()
+                    folder.claim()
+                    write_json(folder.part(tower, ".json"), measured.as_json())
+            found = [Measured.from_json(read_json(folder.part(tower, ".json"))) for tower in self.towers]
+            write_json(folder.report, self._report(found))
+        found = folder.read(self._measured, self.towers)
+        if not folder.done:
+            write_pictures(folder.out / PICTURE, found, self.caption)
+        folder.clean()
         return found
 
-    def read(self) -> list[Measured]:
-        """What the report holds. Errors: RiceError where it cannot be read."""
-        return [Measured.from_json(value) for value in read_json(self.out / REPORT)["encoders"]]
+    def _measured(self, value: Mapping[str, Any]) -> Measured:
+        measured = Measured.from_json(value)
+        if {len(measured.raw.image_means), len(measured.centred.image_means)} != {len(self.sample)}:
+            raise ValueError(f"expected the means of {len(self.sample)} images")
+        return measured
 
     @property
     def caption(self) -> str:
@@ -87,16 +84,10 @@ class Comparison:
         images = f"{len(self.sample):,} image{'s' if len(self.sample) != 1 else ''}"
         return f"{images}{place}{split}, {self.grid} × {self.grid} tokens each, {pairs:,} pairs an image"  # noqa: RUF001
 
-    def _clean(self) -> None:
-        """Remove the parts, and what killed writers left."""
-        for name in (_RUN, *OUTPUTS):
-            for leftover in leftovers(self.out / name):
-                leftover.unlink(missing_ok=True)
-        shutil.rmtree(self.out / _SCRATCH, ignore_errors=True)
-
     def _report(self, found: Sequence[Measured]) -> dict[str, Any]:
         return {
-            "config": self._facts | {"bins": BINS, "range": [0, 2], "distance": "1 - cosine, pairs within one image"},
+            "config": self.folder.facts
+            | {"bins": BINS, "range": [0, 2], "distance": "1 - cosine, pairs within one image"},
             "data": {"name": self.data, "split": self.sample.split, "images": list(self.sample.names)},
             "encoders": [measured.as_json() for measured in found],
             "differences": differences(found, self.seed),

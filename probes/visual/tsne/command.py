@@ -17,6 +17,8 @@ from rice.progress import BarProgress
 if TYPE_CHECKING:
     from probes.visual.towers import Tower
     from probes.visual.tsne.draw import Panel
+    from probes.visual.tsne.run import Atlas
+    from rice.data.coco import CocoSplit
 
 
 def tsne(
@@ -68,7 +70,6 @@ def tsne(
     require("sklearn", "page")
     from probes.visual.towers import named_towers
     from probes.visual.tsne.draw import check_categories
-    from probes.visual.tsne.objects import choose
     from probes.visual.tsne.run import OUTPUTS, Atlas, TsneConfig
     from probes.visual.tsne.sphere import check_perplexity
     from rice.data.coco import open_split
@@ -80,15 +81,21 @@ def tsne(
     whole = open_split(data, split or _test_split(data))
     config = TsneConfig(objects=objects, categories=categories, perplexity=perplexity, seed=seed)
     atlas = Atlas(towers, sizes, whole, config, out, name=data.resolve().name)
-    if atlas.done:
+    print(report(_panels(atlas, whole, device)), *(out / name for name in OUTPUTS), sep="\n")  # noqa: T201
+
+
+def _panels(atlas: "Atlas", whole: "CocoSplit", device: str) -> "list[Panel]":
+    """What an earlier run left, or a new one."""
+    from probes.visual.tsne.objects import choose
+    from probes.visual.tsne.sphere import check_perplexity
+
+    if atlas.folder.done:
         print("all is there")  # noqa: T201
-        panels = atlas.read()
-    else:
-        chosen = choose(whole, objects=objects, categories=categories, seed=seed)
-        check_perplexity(perplexity, len(chosen.annotations))
-        panels = atlas.run(chosen, str(pick_device(device)), BarProgress())
-    print(report(panels))  # noqa: T201
-    print("\n".join(str(out / name) for name in OUTPUTS))  # noqa: T201
+        return atlas.read()
+    config = atlas.config
+    chosen = choose(whole, objects=config.objects, categories=config.categories, seed=config.seed)
+    check_perplexity(config.perplexity, len(chosen.annotations))
+    return atlas.run(chosen, str(pick_device(device)), BarProgress())
 
 
 def input_sizes(towers: "Sequence[Tower]", grid: int | Literal["native"]) -> list[int]:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from probes.cache import EXTRACT_BATCH
 from probes.dense.model import TokenGrid, extract_tokens
 from probes.images import load_ahead, squash
+from probes.visual.towers import refused_size
 from rice.data.coco import CocoAnnotation, CocoCategory, CocoSplit
 from rice.encoders.base import Encoder
 from rice.errors import RiceError
@@ -122,8 +123,8 @@ def _overlaps(edges: NDArray[np.float64], grid: TokenGrid) -> NDArray[np.float64
 def object_features(encoder: Encoder, objects: Objects, grid: TokenGrid, progress: Progress, label: str) -> Tensor:
     """(N, D) fp32 of unit length: of each object the mean of its layer-normalised tokens, weighted by `coverage`.
 
-    Every picture passes through the encoder once. Errors: RiceError for a damaged picture, or for features that are not
-    finite.
+    Every picture passes through the encoder once. `label`: what to call the encoder. Errors: RiceError for a damaged
+    picture, an encoder that fails on this size, or features that are not finite.
     """
     of_image: defaultdict[int, list[int]] = defaultdict(list)
     for number, annotation in enumerate(objects.annotations):
@@ -136,10 +137,13 @@ def object_features(encoder: Encoder, objects: Objects, grid: TokenGrid, progres
         return squash(objects.split.load_image(image), grid.size), torch.from_numpy(weights_KT).float()
 
     features_ND = torch.empty(len(objects.annotations), encoder.spec.width)
-    for batch, loaded in zip(batches, progress.track(load_ahead(load, batches), label, len(batches)), strict=True):
-        tokens_BTD = extract_tokens(encoder, torch.stack([picture for picture, _ in loaded])).cpu()
+    loads = progress.track(load_ahead(load, batches), f"{label}: encode", len(batches))
+    for batch, loaded in zip(batches, loads, strict=True):
+        images_B3SS = torch.stack([picture for picture, _ in loaded])
+        with refused_size(encoder, label, images_B3SS, "choose another --grid"):
+            tokens_BTD = extract_tokens(encoder, images_B3SS).cpu()
         for image, tokens_TD, (_, weights_KT) in zip(batch, tokens_BTD, loaded, strict=True):
             features_ND[of_image[image]] = weights_KT @ tokens_TD
     if not torch.isfinite(features_ND).all():
-        raise RiceError(f"{encoder.spec.name} gave features that are NaN or infinite; check its weights")
+        raise RiceError(f"{label} gave features that are NaN or infinite; check its weights")
     return nn.functional.normalize(features_ND)

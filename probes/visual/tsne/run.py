@@ -4,7 +4,6 @@ Shapes: N objects, D width, 3 space.
 """
 
 import dataclasses
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,8 @@ import torch
 from torch import Tensor
 
 from probes.dense.model import TokenGrid
-from probes.provenance import commit, refuse_other, same_run, versions
+from probes.provenance import commit, versions
+from probes.visual.folder import Folder
 from probes.visual.towers import Tower
 from probes.visual.tsne.draw import Panel, Shown, write_pictures
 from probes.visual.tsne.objects import SMALLEST_SHARE, Objects, object_features
@@ -30,7 +30,6 @@ FORMAT = 1
 """Raised when a change of code changes the numbers: what an older version left is then not continued."""
 PICTURES, PAGE, REPORT = "tsne", "tsne.html", "tsne.json"
 OUTPUTS = (f"{PICTURES}.png", f"{PICTURES}.pdf", PAGE, REPORT)
-_RUN, _SCRATCH = "run.json", ".work"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,9 +59,9 @@ class Atlas:
 
         Errors: RiceError where `out` holds anything else, or the same of another setting.
         """
-        self.towers, self.sizes, self.config, self.out = towers, sizes, config, out
+        self.towers, self.sizes, self.config = towers, sizes, config
         self.data = f"{name} {split.name}".strip()
-        self._facts: dict[str, Any] = {
+        facts = {
             "verb": "tsne",
             "format": FORMAT,
             **dataclasses.asdict(config),
@@ -73,48 +72,42 @@ class Atlas:
             "data": split.fingerprint(),
             "fingerprints": [tower.fingerprint for tower in towers],
         }
-        refuse_other(self.out, self._facts, _SCRATCH)
-
-    @property
-    def done(self) -> bool:
-        """Whether an earlier run finished."""
-        return (self.out / _RUN).is_file() and all((self.out / name).is_file() for name in OUTPUTS)
+        self.folder = Folder(out, facts, OUTPUTS)
 
     def run(self, objects: Objects, device: str, progress: Progress) -> list[Panel]:
         """Do what earlier runs left to do. Nothing is written before the first encoder has seen all objects.
 
         Errors: RiceError naming a picture that is damaged, or an encoder that gives no usable features.
         """
-        shown = self._shown(objects)
+        shown, folder = self._shown(objects), self.folder
         panels, facts = [], []
         for tower, size in zip(self.towers, self.sizes, strict=True):
-            if not tower.part(self.out / _SCRATCH, ".npy").with_suffix(".json").is_file():
+            if not folder.part(tower, ".json").is_file():
                 self._encode(tower, size, objects, device, progress)
         for tower in self.towers:
-            fact = read_json(tower.part(self.out / _SCRATCH, ".npy").with_suffix(".json"))
-            features_ND = torch.from_numpy(np.load(tower.part(self.out / _SCRATCH, ".npy"), allow_pickle=False))
+            fact = read_json(folder.part(tower, ".json"))
+            features_ND = torch.from_numpy(np.load(folder.part(tower, ".npy"), allow_pickle=False))
             panels.append(self._panel(features_ND, fact["label"], objects.labels, progress))
             facts.append(fact)
-        write_pictures(self.out / PICTURES, panels, shown)
-        write_page(self.out / PAGE, panels, shown)
-        write_json(self.out / REPORT, self._report(panels, facts, shown, objects))
-        shutil.rmtree(self.out / _SCRATCH, ignore_errors=True)
+        write_pictures(folder.out / PICTURES, panels, shown)
+        write_page(folder.out / PAGE, panels, shown)
+        write_json(folder.report, self._report(panels, facts, shown, objects))
+        folder.clean()
         return panels
 
     def read(self) -> list[Panel]:
-        """What the report of a finished run holds. Errors: RiceError where it cannot be read."""
-        return [_from_json(value) for value in read_json(self.out / REPORT)["encoders"]]
+        """What the report of a finished run holds. Errors: RiceError where it cannot be read, or was edited."""
+        return self.folder.read(_from_json, self.towers)
 
     def _encode(self, tower: Tower, size: int, objects: Objects, device: str, progress: Progress) -> None:
         encoder = tower.load(device)
         grid = TokenGrid.of(encoder.spec, size)
         label = tower.shown(encoder)
-        features_ND = object_features(encoder, objects, grid, progress, f"{label}: encode")
-        same_run(self.out, self._facts)
-        with atomic_write(tower.part(self.out / _SCRATCH, ".npy"), "wb") as file:
+        features_ND = object_features(encoder, objects, grid, progress, label)
+        self.folder.claim()
+        with atomic_write(self.folder.part(tower, ".npy"), "wb") as file:
             np.save(file, features_ND.numpy())
-        facts = {"label": label} | tower.facts(encoder, grid.tokens, size)
-        write_json(tower.part(self.out / _SCRATCH, ".npy").with_suffix(".json"), facts)
+        write_json(self.folder.part(tower, ".json"), {"label": label} | tower.facts(encoder, grid.tokens, size))
 
     def _panel(self, features_ND: Tensor, label: str, labels: list[int], progress: Progress) -> Panel:
         found = project(features_ND, self.config.perplexity, progress, f"{label}: t-SNE")
@@ -147,7 +140,8 @@ class Atlas:
     ) -> dict[str, Any]:
         rows = zip(shown.annotations, shown.images, shown.labels.tolist(), strict=True)
         return {
-            "config": self._facts | {"smallest_share": SMALLEST_SHARE, "region": "mask" if objects.masks else "box"},
+            "config": self.folder.facts
+            | {"smallest_share": SMALLEST_SHARE, "region": "mask" if objects.masks else "box"},
             "caption": shown.caption,
             "categories": [{"id": category.id, "name": category.name} for category in objects.categories],
             "objects": [{"annotation": a, "image": i, "category": c} for a, i, c in rows],
@@ -163,11 +157,15 @@ class Atlas:
 
 
 def _from_json(value: Mapping[str, Any]) -> Panel:
-    statistics = {field.name: value[field.name] for field in dataclasses.fields(Separation)}
+    """Errors: KeyError, TypeError or ValueError for what is no encoder of a report."""
+    points = np.array(value["points"], dtype=np.float64)
+    if points.ndim != 2 or points.shape[1] != 3 or not isinstance(value["label"], str):
+        raise ValueError("expected a label, and points in space")
+    purity, chance, silhouette = (float(value[name]) for name in ("purity", "chance", "silhouette"))
     return Panel(
         label=value["label"],
-        points=np.array(value["points"]),
-        radius=value["radius"],
-        kl=value["kl"],
-        separation=Separation(**statistics),
+        points=points,
+        radius=float(value["radius"]),
+        kl=float(value["kl"]),
+        separation=Separation(n=len(points), purity=purity, chance=chance, silhouette=silhouette),
     )

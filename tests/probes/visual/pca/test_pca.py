@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from probes.visual.pca.command import folders, refuse_other_encoder
 from probes.visual.pca.layout import VideoLayout
 from probes.visual.pca.palette import load_palette
-from probes.visual.pca.run import Tower, VideoPca
+from probes.visual.pca.run import NamedEncoder, VideoPca
 from probes.visual.pca.source import PcaConfig, Source, input_size, look
 from probes.visual.pca.workplace import OUTPUTS
 from rice.cli import EXIT_BAD_INPUT, main
@@ -47,9 +47,9 @@ class Tiny(nn.Module):
         return torch.conv2d(images_B3HW, self.weight, stride=PATCH) * (torch.nan if self.gives_nan else 1)
 
 
-def tower(module: nn.Module | None = None) -> Tower:
+def tower(module: nn.Module | None = None) -> NamedEncoder:
     encoder = Encoder(module or Tiny(), SPEC, lambda m, x, _: Features(m(x), None), weights="random")
-    return Tower(encoder, "f" * 64, "tiny")
+    return NamedEncoder(encoder, "f" * 64, "tiny")
 
 
 def scene(number: int, height: int = 48, width: int = 80) -> np.ndarray:

@@ -1,7 +1,7 @@
 """`rice tokens` with tiny encoders: what is measured, resuming, refusals, equal pictures and grids, the picture."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
@@ -195,7 +195,7 @@ def test_a_killed_run_goes_on_tower_by_tower_and_ends_the_same(photos: Path, tmp
     assert len(first.seen) == 5
     again, second = Tiny(), Tiny(1)
     resumed = comparison(photos, tmp_path / "out", tower("one", again), tower("two", second))
-    assert not resumed.done
+    assert not resumed.folder.done
     resumed.run("cpu", SilentProgress())
     assert (len(again.seen), len(second.seen)) == (0, 5)
     assert timeless(tmp_path / "out") == timeless(tmp_path / "whole")
@@ -209,7 +209,7 @@ def test_a_finished_run_is_left_alone_and_a_lost_picture_drawn_anew(photos: Path
     (out / ".work").mkdir()  # killed before it was removed
     (out / ".work" / "part.json").write_text("{}")
     again = comparison(photos, out, tower("one", module))
-    assert again.done
+    assert again.folder.done
     again.run("cpu", SilentProgress())
     assert tree(out) == before
     (out / "tokens.png").unlink()
@@ -237,6 +237,33 @@ def test_another_setting_is_refused_in_one_line_and_changes_nothing(photos: Path
     with pytest.raises(RiceError, match="holds another run"):
         comparison(photos, out, tower("one", Tiny()), images=5)
     assert tree(out) == before
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda report: report.pop("encoders"),
+        lambda report: report.update(encoders={}),
+        lambda report: report["encoders"].clear(),
+        lambda report: report["encoders"][0].pop("raw"),
+        lambda report: report["encoders"][0].update(label=3),
+        lambda report: report["encoders"][0].update(step="last"),
+        lambda report: report["encoders"][0]["raw"].update(std=None),
+        lambda report: report["encoders"][0]["raw"].update(histogram=[1, 2]),
+        lambda report: report["encoders"][0]["raw"].update(histogram=[0] * BINS),
+        lambda report: report["encoders"][0]["centred"].update(image_means=[0.5]),
+        lambda report: report["encoders"][0]["centred"].update(image_means=[[0.5]] * 5),
+    ],
+)
+def test_a_report_that_was_edited_is_said_to_be(photos: Path, tmp_path: Path, edit: Callable[[Any], Any]) -> None:
+    out = tmp_path / "out"
+    comparison(photos, out, tower("one", Tiny()), tower("two", Tiny(1))).run("cpu", SilentProgress())
+    report = json.loads((out / "tokens.json").read_text())
+    edit(report)
+    (out / "tokens.json").write_text(json.dumps(report))
+    with pytest.raises(RiceError, match="tokens.json is not as it was written") as caught:
+        comparison(photos, out, tower("one", Tiny()), tower("two", Tiny(1))).run("cpu", SilentProgress())
+    assert "\n" not in str(caught.value)
 
 
 def test_a_folder_of_other_things_is_refused(photos: Path, tmp_path: Path) -> None:

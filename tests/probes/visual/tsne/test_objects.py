@@ -182,7 +182,7 @@ def test_features_are_weighted_means_of_normalised_tokens_of_unit_length(tmp_pat
 def test_features_with_nan_are_refused(tmp_path: Path) -> None:
     objects = choose(write_coco(tmp_path, many({1: 4, 2: 4})), objects=8, categories=2, seed=0)
     with pytest.raises(RiceError, match="tiny gave features that are NaN"):
-        object_features(tiny(gives_nan=True), objects, TokenGrid(32, PATCH, 4), SilentProgress(), "")
+        object_features(tiny(gives_nan=True), objects, TokenGrid(32, PATCH, 4), SilentProgress(), "tiny")
 
 
 def test_purity_is_that_of_scikit_learns_neighbours() -> None:

@@ -96,6 +96,41 @@ def test_a_finished_run_is_left_as_it_is(scenes: Path, tmp_path: Path, monkeypat
     assert tree(tmp_path / "out") == before
 
 
+def test_a_report_that_was_edited_is_said_to_be(scenes: Path, tmp_path: Path) -> None:
+    run(scenes, tmp_path / "out")
+    whole = (tmp_path / "out" / "tsne.json").read_text()
+    edits: list[Callable[[Any], Any]] = [
+        lambda report: report.pop("encoders"),
+        lambda report: report["encoders"].pop(),
+        lambda report: report["encoders"][0].pop("purity"),
+        lambda report: report["encoders"][0].update(points=[[1, 2]]),
+        lambda report: report["encoders"][0].update(kl="low"),
+        lambda report: report["encoders"][1].update(label=None),
+    ]
+    for edit in edits:
+        report = json.loads(whole)
+        edit(report)
+        (tmp_path / "out" / "tsne.json").write_text(json.dumps(report))
+        with pytest.raises(RiceError, match=r"tsne.json is not as it was written") as caught:
+            run(scenes, tmp_path / "out")
+        assert "\n" not in str(caught.value)
+
+
+def test_an_encoder_that_fails_on_this_grid_is_named_and_leaves_nothing(
+    scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object) -> None:
+        raise AssertionError("Input height (64)\ndoesn't match model (128)")
+
+    monkeypatch.setattr("rice.encoders.base.Encoder.__call__", fails)
+    with pytest.raises(
+        RiceError, match=r"mini-s8-128 failed on 64 x 64 pixels \(Input height.*another --grid"
+    ) as caught:
+        run(scenes, tmp_path / "out")
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_killed_run_encodes_nothing_twice_and_ends_like_an_uninterrupted_one(
     scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
