@@ -38,6 +38,11 @@ def remarks(name: str, values: Sequence[Any]) -> list[str]:
     return distinct([f"{word} {short(name, value, '?')}" for value in values], values)
 
 
+def encoder_label(name: str, trained: bool) -> str:
+    """With a remark where the weights are random, unless the name itself says so."""
+    return name if trained or "untrained" in name.lower() else f"{name} (untrained)"
+
+
 def short(name: str, value: Any, unknown: str) -> str:
     """A value of the column `name` in a table: hashes cut, `unknown` for None."""
     if value is None:

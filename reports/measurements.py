@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from probes.results import ORDER
+from reports.labels import encoder_label
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -97,7 +98,7 @@ class Measurement:
     @property
     def encoder(self) -> str:
         """The label, with a remark where the weights are random."""
-        return self["encoder"] if self["trained"] else f"{self['encoder']} (untrained)"
+        return encoder_label(self["encoder"], self["trained"])
 
     @functools.cached_property
     def runs(self) -> dict[int, Run]:

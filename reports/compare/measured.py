@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from reports.labels import remarks, short
+from reports.labels import encoder_label, remarks, short
 from reports.measurements import VARIANTS, Cell, Measurement, Run, measurements, rows_in
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ class Measured:
 
     def shown(self, encoder: str) -> str:
         """The label, with a remark where the weights are random."""
-        return f"{encoder} (untrained)" if encoder in self.untrained else encoder
+        return encoder_label(encoder, encoder not in self.untrained)
 
 
 def measured(frame: "pd.DataFrame") -> Measured:

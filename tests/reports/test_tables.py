@@ -155,6 +155,8 @@ def test_absent_cells_stay_visibly_empty_in_every_format() -> None:
 def test_untrained_encoders_are_labelled() -> None:
     table = build(frame({"trained": False}), *KEYS)
     assert table.rows == [("a (untrained)",)]
+    table = build(frame({"trained": False, "encoder": "ViT, untrained"}), *KEYS)
+    assert table.rows == [("ViT, untrained",)]
 
 
 def test_rows_are_in_natural_order() -> None:
