@@ -117,9 +117,31 @@ def test_an_empty_row_is_named() -> None:
         layer(queries, tokens, visible)
 
 
-def test_heads_must_divide_the_width() -> None:
-    with pytest.raises(RiceError, match="heads that divide the width 24, got 5"):
-        RegionLayer(24, 5)
+@pytest.mark.parametrize("heads", [5, 0, -4])
+def test_heads_must_divide_the_width(heads: int) -> None:
+    with pytest.raises(RiceError, match=f"heads that divide the width 24, got {heads}"):
+        RegionLayer(24, heads)
+
+
+def test_a_fresh_layer_has_the_spreads_of_the_last_of_two_blocks() -> None:
+    """Of the tower's own rule: one over the root of the width, residual branches half of it, fc1 over its root of 2."""
+    model = RiceModel(ViTConfig(width=256, depth=2, heads=4, patch=8, image_size=16), RegionConfig(query="learned"))
+    layer, block = model.region_layers[1], model.vit.blocks[1]
+    spreads = {
+        "query": 1 / 16,
+        "key": 1 / 16,
+        "value": 1 / 32,
+        "proj": 1 / 16,
+        "mlp.fc1": 1 / 512**0.5,
+        "mlp.fc2": 1 / 32,
+    }
+    for name, spread in spreads.items():
+        part = layer.get_submodule(name)
+        assert part.weight.std().item() == pytest.approx(spread, rel=0.02)
+        assert part.bias is None or not part.bias.any()
+    for name in ("mlp.fc1", "mlp.fc2"):
+        assert block.get_submodule(name).weight.std().item() == pytest.approx(spreads[name], rel=0.02)
+    assert model.query.std().item() == pytest.approx(0.02, rel=0.2)
 
 
 @settings(deadline=None)
