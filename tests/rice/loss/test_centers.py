@@ -4,13 +4,14 @@ from typing import Any
 
 import pytest
 import torch
-from bank_targets import MOST, SLOTS, WIDTH, batch, load_in_place, refuse_a_label, train
+from bank_targets import MOST, SLOTS, WIDTH, batch, load_in_place, refuse_a_label, train, train_two_of_three
 from equations import expected_losses
 from ranks import Ranks
 from torch import Tensor
 
 from rice.errors import RiceError
 from rice.loss import CenterBank, ClusterLoss, pending
+from rice.loss.centers import _first_centers
 from rice.loss.sampling import sample
 
 CLASSES = 50
@@ -49,6 +50,7 @@ def test_loss_gradients_and_norm_are_those_of_the_equations(
     options: Any = {"form": form, "margin_type": margin_type}
     bank = _bank(loss=ClusterLoss(**options), keep_gradients=keep)
     embeddings, labels = batch(1, CLASSES)
+    labels[:, 2], labels[3, 2, 1] = -1, 0  # a slot of one label, the first class
     loss, by_embedding, by_center = _expected(bank, embeddings, labels, 7, **options)
     found = bank(embeddings.requires_grad_(), labels, step=7)
     found.backward()
@@ -67,6 +69,7 @@ def test_only_sampled_and_labelled_centres_move() -> None:
     bank = _bank()
     before = {name: tensor.clone() for name, tensor in bank.state().items()}
     embeddings, labels = batch(1, CLASSES)
+    gradient = _expected(bank, embeddings, labels, 0)[2]
     bank(embeddings, labels, step=0).backward()
     bank.step(0.01)
     met = {*_sampled(bank, 0, 0).tolist(), *_sampled(bank, 0, 2).tolist(), *labels.flatten().tolist()} - {-1}
@@ -76,6 +79,12 @@ def test_only_sampled_and_labelled_centres_move() -> None:
     for name, tensor in bank.state().items():
         assert torch.equal(tensor[rest], before[name][rest])
     assert (bank.state()["weight"] != before["weight"]).any(1).sum() == len(met)
+    # AdamW's first step with the constants of the paper: beta 0.9 and 0.98, epsilon 1e-8, decay 0.2.
+    rows = torch.tensor(sorted(met))
+    by_center = gradient[rows]
+    moved = before["weight"][rows] * (1 - 0.01 * 0.2) - 0.01 * by_center / (by_center.abs() + 1e-8)
+    for name, wanted in (("weight", moved), ("exp_avg", 0.1 * by_center), ("exp_avg_sq", 0.02 * by_center**2)):
+        torch.testing.assert_close(bank.state()[name][rows], wanted, rtol=1e-7, atol=1e-12)
 
 
 @pytest.mark.parametrize("keep", [True, False])
@@ -167,6 +176,21 @@ def test_the_state_of_a_rank_is_the_memory_it_computes_with() -> None:
     assert [after for _, after in found] == [[2.0, 2.0], [2.0, 2.0], [2.0]]
 
 
+def test_a_group_of_some_ranks_shares_the_classes_among_them() -> None:
+    alone = train(5, 1.0, 2)
+    first, bystander, second = Ranks(3, train_two_of_three, 5, 1.0, 2).results()
+    assert bystander is None
+    for found in (first, second):
+        for name in ("losses", "norms", "weight", "steps"):
+            torch.testing.assert_close(torch.tensor(found[name]), torch.tensor(alone[name]), rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("shard", [range(1), range(1000, 1030), range(1024, 2048), range(500, 2500), range(7, 7)])
+def test_a_class_has_the_same_first_centre_in_every_shard(shard: range) -> None:
+    whole = _first_centers((3, 5), range(2500), 4, torch.float64)
+    assert torch.equal(_first_centers((3, 5), shard, 4, torch.float64), whole[shard.start : shard.stop])
+
+
 def test_first_centres_are_small_normal_numbers_of_seed_and_name() -> None:
     weight = CenterBank(3000, 40).local.weight
     assert abs(weight.std() - 0.01) < 2e-4
@@ -180,5 +204,7 @@ def test_says_what_does_not_fit() -> None:
     labels = torch.zeros(2, SLOTS, MOST, dtype=torch.int64)
     with pytest.raises(RiceError, match=rf"ocr: expected \(B, N, {WIDTH}\)"):
         _bank()(torch.ones(2, SLOTS, WIDTH + 1), labels, step=0)
+    with pytest.raises(RiceError, match=rf"got \(\(3, {SLOTS}, {WIDTH}\), \(2, {SLOTS}, {MOST}\)\)"):
+        _bank()(torch.ones(3, SLOTS, WIDTH), labels, step=0)
     with pytest.raises(RiceError, match="ocr labels: expected class ids from -1 to 49, got -2"):
         _bank()(torch.ones(2, SLOTS, WIDTH), labels - 2, step=0)

@@ -1,6 +1,7 @@
 """The region cluster loss against equations 3 and 4 in float64."""
 
 import math
+import re
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize
 
 from rice.errors import RiceError
+from rice.loss import positives as positive_pairs
 from rice.loss import region_cluster_loss, streaming
 
 TOLERANCE = 1e-10
@@ -38,7 +40,8 @@ def _differences(made: dict[str, Any], **options: Any) -> list[float]:
 def test_loss_and_gradients_are_those_of_the_equations(
     form: str, margin_type: str, most: int, share: float | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(streaming._LOGITS, "cpu", 1)  # many chunks
+    monkeypatch.setitem(streaming._LOGITS, "cpu", 1)  # many chunks of classes
+    monkeypatch.setattr(positive_pairs, "_NUMBERS", 3 * 8)  # and of pairs
     made = case(most, regions=9, classes=211, width=8, most=most, share=share)
     assert max(_differences(made, form=form, margin_type=margin_type)) < TOLERANCE
 
@@ -123,12 +126,13 @@ def test_without_regions_labels_or_negatives() -> None:
     assert alone.item() == 0  # told apart from nothing
 
 
-def test_a_region_without_labels_counts_in_the_mean() -> None:
-    made = case(2, regions=4, classes=9, width=3, most=2, share=None)
+@pytest.mark.parametrize("regions", [2, 4])
+def test_a_region_without_labels_counts_in_the_mean(regions: int) -> None:
+    made = case(2, regions=regions, classes=9, width=3, most=2, share=None)
     made["positives"][1:, 0] = 1
     everyone = region_cluster_loss(*made.values())
     labelled = region_cluster_loss(made["embeddings"][1:], made["centers"], made["positives"][1:], None)
-    torch.testing.assert_close(everyone, labelled * 3 / 4)
+    torch.testing.assert_close(everyone, labelled * (regions - 1) / regions)
 
 
 def test_computes_in_fp32_at_least_and_in_the_inputs_type() -> None:
@@ -165,6 +169,14 @@ def test_says_what_does_not_fit(positives: list[list[int]], negatives: list[int]
     with pytest.raises(RiceError) as raised:
         region_cluster_loss(torch.ones(1, 3), torch.ones(9, 3), torch.tensor(positives), sample)
     assert message in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("embeddings", "centers", "positives"), [((2, 4), (9, 3), (2, 1)), ((2, 3), (9, 3), (2,)), ((2, 3), (3,), (2, 1))]
+)
+def test_says_what_shapes_do_not_fit(embeddings: tuple[int, ...], centers: tuple[int, ...], positives: Any) -> None:
+    with pytest.raises(RiceError, match=re.escape(f"got {(embeddings, centers, positives)}")):
+        region_cluster_loss(torch.ones(embeddings), torch.ones(centers), torch.zeros(positives).long(), None)
 
 
 def test_no_margin_and_a_scale_below_one_have_a_meaning() -> None:
