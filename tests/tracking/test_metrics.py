@@ -425,3 +425,11 @@ def test_nothing_is_said_of_divisions_that_a_toolkit_makes(protocol: Protocol) -
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         one(protocol, [G, [0.0] * 4, [3.0, 3.0, 0.0, 5.0], G], [G, [0.0] * 4, [3.0, 3.0, 0.0, 5.0], huge])
+
+
+@pytest.mark.parametrize("value", range(4))
+def test_a_truth_needs_four_values_over_zero_and_to_ostrack_the_last_two(value: int) -> None:
+    box = [0.0 if k == value else G[k] for k in range(4)]
+    for protocol in ("lasot-matlab", "tnl2k", "pytracking", "ostrack"):
+        counted = 3 if protocol == "ostrack" and value < 2 else 2
+        assert one(protocol, [G, box, G], [G] * 3).frames == {"a": counted}
