@@ -433,3 +433,18 @@ def test_a_truth_needs_four_values_over_zero_and_to_ostrack_the_last_two(value: 
     for protocol in ("lasot-matlab", "tnl2k", "pytracking", "ostrack"):
         counted = 3 if protocol == "ostrack" and value < 2 else 2
         assert one(protocol, [G, box, G], [G] * 3).frames == {"a": counted}
+
+
+@pytest.mark.parametrize(
+    ("truth", "found", "share"),
+    [
+        ([-5.0, -6.0, 20.0, 20.0], [0.0, 0.0, 20.0, 20.0], 1),  # corners move, sizes stay
+        ([80.0, 40.0, 30.0, 30.0], [80.0, 40.0, 20.0, 10.0], 1),  # sizes end with the picture
+        ([0.0, 0.0, 10.0, 10.0], [1.0, 0.0, 10.0, 10.0], 90 / 110),
+        ([50.0, 20.0, 10.0, 10.0], [50.0, 20.0, 0.0, 10.0], 0),
+        ([50.0, 20.0, 10.0, 10.0], [120.0, 60.0, 10.0, 10.0], 0),
+    ],
+)
+def test_got10k_clips_at_all_four_borders(truth: list[float], found: list[float], share: float) -> None:
+    scores = one("got10k", [truth] * 2, [truth, found], size=(100, 50))
+    assert scores.values["ao"] == pytest.approx(100 * share)
