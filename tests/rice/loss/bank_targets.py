@@ -29,12 +29,11 @@ def train(
     bare: int = 0,
     form: str = "eq34",
     keep_gradients: bool = True,
-    group: dist.ProcessGroup | None = None,
 ) -> dict[str, Any]:
     """Some steps with clipping, in this process's part of the batch; what every rank found, whole on rank 0's side."""
-    rank, world = (dist.get_rank(group), dist.get_world_size(group)) if dist.is_initialized() else (0, 1)
+    rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
     loss = ClusterLoss(form=form)  # type: ignore[arg-type]
-    options: dict[str, Any] = {"dtype": torch.float64, "keep_gradients": keep_gradients, "group": group}
+    options: dict[str, Any] = {"dtype": torch.float64, "keep_gradients": keep_gradients}
     bank = CenterBank(classes, WIDTH, rho=rho, seed=4, name="ocr", loss=loss, **options)
     found: dict[str, Any] = {"losses": [], "norms": [], "gradients": []}
     mine = slice(rank * PICTURES // world, (rank + 1) * PICTURES // world)
@@ -49,12 +48,6 @@ def train(
         found["gradients"].append((embeddings.grad / bank.ranks.size).tolist())
     state = {name: getattr(tensor, "full_tensor", lambda t=tensor: t)() for name, tensor in bank.state().items()}
     return found | {name: tensor.tolist() for name, tensor in state.items()}
-
-
-def train_two_of_three(*arguments: Any) -> dict[str, Any] | None:
-    """`train` in a group of the first and the last rank; the one between has no part in it."""
-    group = dist.new_group([0, 2])
-    return None if dist.get_rank() == 1 else train(*arguments, group=group)
 
 
 def refuse_a_label() -> str:

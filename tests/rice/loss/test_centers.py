@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from bank_targets import MOST, SLOTS, WIDTH, batch, load_in_place, refuse_a_label, train, train_two_of_three
+from bank_targets import MOST, SLOTS, WIDTH, batch, load_in_place, refuse_a_label, train
 from equations import expected_losses
 from ranks import Ranks
 from torch import Tensor
@@ -174,15 +174,6 @@ def test_the_state_of_a_rank_is_the_memory_it_computes_with() -> None:
     whole = CenterBank(5, WIDTH, rho=1.0).local.weight[:, 0].tolist()
     assert [before for before, _ in found] == [whole[:2], whole[2:4], whole[4:]]
     assert [after for _, after in found] == [[2.0, 2.0], [2.0, 2.0], [2.0]]
-
-
-def test_a_group_of_some_ranks_shares_the_classes_among_them() -> None:
-    alone = train(5, 1.0, 2)
-    first, bystander, second = Ranks(3, train_two_of_three, 5, 1.0, 2).results()
-    assert bystander is None
-    for found in (first, second):
-        for name in ("losses", "norms", "weight", "steps"):
-            torch.testing.assert_close(torch.tensor(found[name]), torch.tensor(alone[name]), rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("shard", [range(1), range(1000, 1030), range(1024, 2048), range(500, 2500), range(7, 7)])
