@@ -41,10 +41,10 @@ class TrainingConfig:
         learning_rate: peak of AdamW.
         weight_decay: decoupled.
         warmup: steps of linear warm-up.
-        clip: largest gradient norm; null: no clipping.
+        clip: largest gradient norm; none: no clipping.
         evaluate_every: epochs between evaluations on the test split, besides the last; 0: only the last. What is
             reported is always the last epoch: choosing the best one would look at the test.
-        amp: bf16 on GPUs.
+        amp: compute in bf16 on GPUs; --no-amp: in fp32.
     """
 
     VERB: ClassVar[str]

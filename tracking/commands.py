@@ -140,7 +140,7 @@ def evaluate(
         data: folder of a benchmark in its own layout, or of clips with a groundtruth.txt each (boxes or polygons).
         out: folder to write.
         benchmark: got10k, lasot, trackingnet, tnl2k or folder, where the layout does not tell.
-        split: name of the split; the one that is judged on by custom (GOT-10k: val), where it is not named.
+        split: name of the split; test (GOT-10k: val) where it is not named.
         protocol: whose definition of the scores; the benchmark's official one, where it is not named.
         at_once: clips that are followed together.
         device: auto, cpu or cuda.

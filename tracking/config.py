@@ -15,7 +15,7 @@ class HeadsConfig:
         blocks: standard ViT blocks, as wide as the encoder.
         head_dim: channels of an attention head (fewer where the width does not divide).
         channels: width of the first convolution of each branch; it halves three times.
-        positions: add fixed sine and cosine positions to the tokens of template and search.
+        positions: add fixed sine and cosine positions to the tokens of template and search; --heads.no-positions: none.
     """
 
     blocks: int = 2
@@ -42,7 +42,7 @@ class TrackingConfig(TrainingConfig):
         epoch_pairs: pairs of template and search in an epoch.
         learning_rate: of AdamW, until `drop_at`.
         warmup: steps of linear warm-up (OSTrack has none).
-        drop_at: share of the training after which the rate is a tenth; null: a cosine to zero.
+        drop_at: share of the training after which the rate is a tenth; none: a cosine to zero.
         template_size: edge of the template in pixels, rounded to what the encoder takes.
         search_size: edge of the search region in pixels, likewise.
         template_factor: edge of the template's window, in square roots of the target's area.

@@ -33,9 +33,9 @@ class HeadsConfig:
         roi_positives: largest share of positive ones.
         cascade_ious: IoU from which a stage calls a proposal positive.
         cascade_weights: of centre and size offsets, for each stage.
-        score_threshold: least score of a detection; null: 0.05, and 0.02 on federated data.
+        score_threshold: least score of a detection; none: 0.05, and 0.02 on federated data.
         nms: IoU above which detections of a class suppress each other.
-        detections: most detections per image; null: 100, and 300 on federated data.
+        detections: most detections per image; none: 100, and 300 on federated data.
         federated: sigmoid and federated loss; auto: where the annotations say which categories were searched for.
         federated_classes: classes in that loss.
         federated_power: of a class's image count, for the chance to be drawn as a negative.
@@ -100,7 +100,7 @@ class DetectionConfig(TrainingConfig):
         jitter: range of the random scale; 1 fits the picture into the square. 0.1 and 2 are large-scale jitter.
         flip: probability of mirroring.
         repeat_threshold: pictures of categories on a smaller share of all pictures are repeated (LVIS: 0.001).
-        train_images: most pictures to learn from, the first in the order of a hash of their ids; null: all.
+        train_images: most pictures to learn from, the first in the order of a hash of their ids; none: all.
         test_images: most pictures to be judged on, likewise.
         train_split: name of the split to learn from, where `rice data check` would choose another.
         test_split: name of the split to be judged on, likewise.

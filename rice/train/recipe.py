@@ -135,7 +135,7 @@ def recipes() -> dict[str, tuple[TrainConfig, str]]:
         found[f"mlcd-{name}"] = mlcd(recipe), f"As {name}, with eight image-level labels (MLCD)."
         found[f"unicom-{name}"] = unicom(recipe), f"As {name}, with one image-level label (UNICOM)."
     for n in (1, 5, 10, 20):
-        found[f"table5-n{n}"] = ablation(n=n), f"Table 5a: {n} sampled boxes."
+        found[f"table5-n{n}"] = ablation(n=n), f"Table 5a: {n} sampled box{'es' if n > 1 else ''} a picture."
     for k, name in ((200_000, "200k"), (500_000, "500k"), (1_000_000, "1m"), (2_000_000, "2m")):
         found[f"table5-k{name}"] = ablation(k=k), f"Table 5b: {k:,} cluster centres."
     for rho in (0.05, 0.1, 0.2, 0.5):
