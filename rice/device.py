@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 AUTO = "auto"
 
 
-def pick_device(name: str) -> "torch.device":
+def pick_device(name: "str | torch.device") -> "torch.device":
     """`auto`: the GPU where there is one, else the CPU. Errors: RiceError for a name, or a GPU, that is not there."""
     import torch
 
@@ -20,7 +20,7 @@ def pick_device(name: str) -> "torch.device":
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise RiceError(f"no device {name!r}; expected auto, cpu, cuda or cuda:1") from error
+        raise RiceError(f"no device '{name}'; expected auto, cpu, cuda or cuda:1") from error
     if device.type == "cuda" and (device.index or 0) >= gpus:
-        raise RiceError(f"no device {name!r}; GPUs that torch finds here: {gpus}; use auto or cpu, or mend the driver")
+        raise RiceError(f"no device '{name}'; GPUs that torch finds here: {gpus}; use auto or cpu, or mend the driver")
     return device

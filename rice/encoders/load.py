@@ -32,26 +32,28 @@ def load_encoder(
     `spec`: a zoo name (`rice encoders` lists them), an own name, `rice:PATH`, `hf:REPO_OR_PATH`,
     `open_clip:ARCH[/TAG]`, `timm:NAME` or `module:attr`; each may end in `@SIZE` (pixels) and `,layer=K` (a hidden
     state, counted as the source counts). `weights`: "default" (the published ones), None (random, the same every time,
-    offline; the global generator is left alone), or a local path. `dtype`: fp32 where it is not given.
-    `allow_pickle`: read tensors out of pickled checkpoints too; nothing in them is executed.
+    offline; the global generator is left alone), or a local path. `device`: auto, cpu or cuda. `dtype`: fp32 where it
+    is not given. `allow_pickle`: read tensors out of pickled checkpoints too; nothing in them is executed.
     Errors: RiceError for an unknown name, a size or layer that it does not have, weights that are missing, unpublished,
-    out of reach, pickled, or of another network.
+    out of reach, pickled, or of another network; a device that is not there.
     """
     import torch
 
+    from rice.device import pick_device
     from rice.encoders.base import Encoder
     from rice.encoders.loaded import Loaded
 
+    chosen = pick_device(device)  # a wrong device, size or layer is told before gigabytes are built
     reference = spec if isinstance(spec, EncoderReference) else EncoderReference.parse(spec)
     weights = plain(weights)
     if reference.name in ZOO:
-        applied(ZOO[reference.name].spec, reference)  # a wrong size or layer is told before gigabytes are built
+        applied(ZOO[reference.name].spec, reference)
     loaded = _load(reference.name, weights, allow_pickle)
     label = weights or RANDOM
     if isinstance(loaded, Encoder):
         label, loaded = loaded.weights, Loaded(loaded.module, loaded.spec, loaded._extract)
     encoder = Encoder(loaded.module, applied(loaded.spec, reference), loaded.extract, weights=label)
-    return encoder.to(device=torch.device(device), dtype=dtype or torch.float32)
+    return encoder.to(device=chosen, dtype=dtype or torch.float32)
 
 
 def describe(reference: EncoderReference, weights: str | None = PUBLISHED) -> EncoderSpec:

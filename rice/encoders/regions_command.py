@@ -55,7 +55,7 @@ def regions(
         pool: layers: the trained region layers. roi_align: the mean of the normalised patch features in each box.
         out: .npz or .safetensors (embeddings, boxes, labels) or .json (a list of objects), in the order of --boxes.
         picture: .png (or .jpg, .webp, .pdf, .svg): the boxes, numbered from 0, beside their cosine similarities.
-        device: cpu or cuda.
+        device: auto, cpu or cuda.
     """
     _check_suffix("--out", out, _FORMATS)
     _check_suffix("--picture", picture, _PICTURES)

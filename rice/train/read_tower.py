@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner
 from torch.distributed.checkpoint.state_dict_loader import load
 
+from rice.device import pick_device
 from rice.encoders.base import Encoder
 from rice.encoders.rice import extract
 from rice.encoders.spec import EncoderSpec, vit_spec
@@ -95,7 +96,7 @@ def read_encoder(folder: Path, device: "str | torch.device" = "cpu") -> Encoder:
     """
     tower = read_tower(folder)
     encoder = Encoder(tower, spec_of(folder), extract, weights=str(folder))
-    return encoder.to(device=torch.device(device))
+    return encoder.to(device=pick_device(device))
 
 
 def spec_of(folder: Path) -> EncoderSpec:

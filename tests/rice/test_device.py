@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from rice.device import AUTO, pick_device
+from rice.encoders.load import load_encoder
 from rice.errors import RiceError
 
 
@@ -31,3 +32,9 @@ def test_what_is_not_there_is_one_line(gpus: int, name: str) -> None:
     with pytest.raises(RiceError, match="no device") as error:
         pick_device(name)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["gpu", "cpu:x", ""])
+def test_a_device_that_is_not_there_is_told_wherever_an_encoder_is_loaded(name: str) -> None:
+    with pytest.raises(RiceError, match="no device"):
+        load_encoder("mini-s8-128", device=name)
