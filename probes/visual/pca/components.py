@@ -110,7 +110,10 @@ class StreamingPca:
 
         covariance_DD = self.covariance()
         if not 1 <= k <= min(self.width, self.count - 1):
-            raise RiceError(f"expected 1 to {min(self.width, self.count - 1)} components here, got {k}")
+            raise RiceError(
+                f"expected 1 to {min(self.width, self.count - 1)} components of {self.count} tokens of width "
+                f"{self.width}, got {k}; give a larger size or more frames"
+            )
         variance, axes_DK = eigh(covariance_DD, subset_by_index=(self.width - k, self.width - 1))
         axes_KD = np.ascontiguousarray(axes_DK.T[::-1])
         largest_K = axes_KD[np.arange(k), np.abs(axes_KD).argmax(axis=1)]
