@@ -21,7 +21,7 @@ function drawEncoders() {
   const heads = ["encoder", "weights", "patch", "width", "depth", "native size", "licence", "source", "values"];
   byId("encoder-list").replaceChildren(plainTable(heads, ROWS.map((_, row) => {
     const results = settingsOf(row), spec = (field) => distinct(results, (one) => one.encoder_spec[field]);
-    return [el("a", { href: encoderLink(row) }, rowName(row)), ROWS[row].trained ? "trained" : el("span", { class: "tag" }, "untrained"),
+    return [el("a", { href: encoderLink(row) }, rowTitle(row)), ROWS[row].trained ? "trained" : el("span", { class: "tag" }, "untrained"),
       spec("patch"), spec("width"), spec("depth"), spec("native_size"), spec("licence"), spec("source"), GRID[row].size];
   })));
 }
@@ -58,7 +58,7 @@ function drawEncoder(name) {
   const figures = DATA.figures.filter((figure) => figure.rows.includes(row));
   page.replaceChildren(
     el("p", { class: "muted" }, el("a", { href: "#/encoders" }, "Encoders"), " /"),
-    el("h2", { id: "encoder-title" }, rowName(row), ROWS[row].trained ? null : el("span", { class: "tag" }, "untrained")),
+    el("h2", { id: "encoder-title" }, rowTitle(row), ROWS[row].trained ? null : el("span", { class: "tag" }, "untrained")),
     el("h3", null, "Results"),
     el("div", { class: "scroll" }, resultsTable(row)),
     ...(figures.length ? [el("h3", null, "Figures and clips"), el("div", { class: "figures" }, figures.map(drawFigure))] : []),

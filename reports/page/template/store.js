@@ -27,6 +27,7 @@ const seedsOf = (cell) => cell.seeds.map(([number, value, stderr, n, split, prot
   ({ ...resultOf(number), value, stderr, n, split: DATA.pool[split], protocol: DATA.pool[protocol] }));
 
 const rowName = (row) => (ROWS[row].variant ? `${ROWS[row].label} / ${ROWS[row].variant}` : ROWS[row].label);
+const rowTitle = (row) => [ROWS[row].name, ROWS[row].variant].filter(Boolean).join(" / "); // beside a tag for its weights
 const columnLevels = (column) => [...COLUMNS[column].levels, COLUMNS[column].variant].filter(Boolean);
 const columnName = (column) => columnLevels(column).join(" / ");
 
