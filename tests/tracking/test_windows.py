@@ -95,7 +95,14 @@ def test_a_window_beside_the_frame_is_black(offset: int, axis: int) -> None:
 
 @pytest.mark.parametrize(
     ("box", "factor"),
-    [((10, 20, 30, 12), 4.0), ((0, 0, 1, 1), 2.0), ((5.3, 7.9, 0.2, 90.1), 3.0), ((-30.5, 200, 8, 8), 2.5)],
+    [
+        ((10, 20, 30, 12), 4.0),
+        ((0, 0, 1, 1), 2.0),
+        ((5.3, 7.9, 0.2, 90.1), 3.0),
+        ((-30.5, 200, 8, 8), 2.5),
+        ((60.9, 7.1, 8, 8), 2.5),
+        ((7.1, 60.9, 8, 8), 2.5),
+    ],
 )
 def test_a_window_has_ostracks_edge_and_its_centre_is_the_boxes_to_half_a_pixel(
     box: tuple[float, ...], factor: float

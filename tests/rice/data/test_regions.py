@@ -142,7 +142,9 @@ def test_no_region_is_preferred(count: int, wanted: int) -> None:
 
 @given(st.lists(st.integers(0, 30), max_size=40), st.integers(1, 12), SEEDS)
 def test_positives_are_distinct_words_of_the_text(tokens: list[int], wanted: int, seed: int) -> None:
-    chosen = draw_positives(np.array(tokens, dtype=np.int32), wanted, Draws(seed, 0, 0)).tolist()
+    ids = draw_positives(np.array(tokens, dtype=np.int32), wanted, Draws(seed, 0, 0))
+    chosen = ids.tolist()
+    assert ids.dtype == np.int64
     assert len(chosen) == len(set(chosen)) == min(len(set(tokens)), wanted)
     assert set(chosen) <= set(tokens)
 
@@ -172,6 +174,10 @@ def test_a_choice_draws_as_many_numbers_whatever_it_chooses() -> None:
         draws, reference = Draws(1, 2, 3), Draws(1, 2, 3).uniform(20)
         balanced(count, wanted, draws)
         assert draws.uniform(1) == reference[count + wanted]
+    for size in ((300, 200), (9, 900)):  # the first attempt, and none of them
+        draws = Draws(1, 2, 3)
+        draw_crop(*size, (0.4, 1.0), (3 / 4, 4 / 3), draws)
+        assert draws.uniform(1) == Draws(1, 2, 3).uniform(41)[40]
     draws = Draws(1, 2, 3)
     draw_positives(np.zeros(0, np.int32), 4, draws)
     assert draws.uniform(1) == Draws(1, 2, 3).uniform(1)

@@ -121,6 +121,14 @@ def test_no_gradient_is_kept_of_a_validation_loss() -> None:
     assert bank.grad_square_norm() == 0
 
 
+def test_a_slope_is_not_differentiated_again() -> None:
+    (embeddings, labels), weight = batch(0, CLASSES), torch.ones((), dtype=torch.float64, requires_grad=True)
+    loss = weight * _bank()(embeddings.requires_grad_(), labels, step=0)
+    (slope,) = torch.autograd.grad(loss, embeddings, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        slope.sum().backward()
+
+
 def test_autocast_changes_nothing() -> None:
     embeddings, labels = batch(0, CLASSES)
     banks = [_bank(dtype=torch.float32) for _ in range(2)]
@@ -131,6 +139,12 @@ def test_autocast_changes_nothing() -> None:
     losses[1].backward()
     assert losses[0] == losses[1]
     assert banks[0].grad_square_norm() == banks[1].grad_square_norm()
+
+
+def test_bf16_rounds_the_products_and_little_else() -> None:
+    embeddings, labels = batch(0, CLASSES)
+    exact, rounded = (_bank(bf16=bf16)(embeddings, labels, step=0) for bf16 in (False, True))
+    assert 0 < abs(rounded - exact) < 0.01 * exact
 
 
 def test_gradients_computed_again_lead_to_the_same_centres(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -148,6 +148,15 @@ def test_computes_in_fp32_at_least_and_in_the_inputs_type() -> None:
     assert torch.equal(inside, outside)
 
 
+def test_a_slope_is_not_differentiated_again() -> None:
+    made = case(4, regions=5, classes=30, width=8, most=2, share=None)
+    embeddings, weight = made["embeddings"].requires_grad_(), torch.ones((), dtype=torch.float64, requires_grad=True)
+    loss = weight * region_cluster_loss(embeddings, made["centers"], made["positives"], None)
+    (slope,) = torch.autograd.grad(loss, embeddings, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        slope.sum().backward()
+
+
 def test_bf16_products_round_the_inputs_alone() -> None:
     x, y = torch.randn(40, 100), torch.randn(30, 100)
     expected = x.bfloat16().double() @ y.bfloat16().double().T

@@ -141,6 +141,7 @@ def test_a_fresh_layer_has_the_spreads_of_the_last_of_two_blocks() -> None:
         assert part.bias is None or not part.bias.any()
     for name in ("mlp.fc1", "mlp.fc2"):
         assert block.get_submodule(name).weight.std().item() == pytest.approx(spreads[name], rel=0.02)
+    assert layer.mlp.fc1.weight.shape == (4 * 256, 256)
     assert model.query.std().item() == pytest.approx(0.02, rel=0.2)
 
 
@@ -152,6 +153,19 @@ def test_the_form_with_fewer_operations_is_chosen(regions: int, tokens: int, sha
     reference = 4 * tokens * width**2 + 20 * regions * width**2 + 4 * regions * tokens * width
     absorbed = 24 * regions * width**2 + 4 * heads * regions * tokens * width
     assert cheaper_form(regions, tokens, width, heads) == ("absorbed" if absorbed <= reference else "reference")
+
+
+@pytest.mark.parametrize(
+    ("regions", "form", "taken"),
+    [(1, None, "absorbed"), (40, None, "reference"), (1, "reference", "reference"), (40, "absorbed", "absorbed")],
+)
+def test_a_layer_takes_the_form_asked_for_or_else_the_cheaper(
+    regions: int, form: Form | None, taken: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layer, queries, tokens, visible = case(regions)
+    (other,) = set(FORMS) - {taken}
+    monkeypatch.setattr(RegionLayer, f"_{other}", None)  # whoever calls it fails
+    assert layer(queries, tokens, visible, form).isfinite().all()
 
 
 def span(limit: int) -> st.SearchStrategy[tuple[float, float]]:
