@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import warnings
 from typing import Any
 
@@ -41,6 +42,7 @@ def refusal(protocol: str, truth: list[list[float]], prediction: list[list[float
     with pytest.raises(RiceError) as caught:
         one(protocol, truth, prediction, **sides)
     assert "\n" not in str(caught.value)
+    assert re.search(r"^a: |1 of 1 sequences: a\b", str(caught.value)), "names the sequence"
     return str(caught.value)
 
 

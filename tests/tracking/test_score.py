@@ -112,17 +112,16 @@ def test_what_is_written_of_scores_is_what_was_judged_and_how() -> None:
 def test_what_was_done_to_sequences_is_said_once_with_their_names() -> None:
     names = ("a", "b", "c")
     truths = {name: Truth(boxes=boxes(G, G)) for name in names} | {"d": Truth(boxes=boxes([0.0] * 4, G))}
-    tracks = {name: boxes(G, G, G) for name in names[:2]} | {"c": boxes(G), "d": boxes(G, G)}
+    tracks = {name: boxes(G, G, G) for name in names[:2]} | {"c": boxes(G), "d": boxes(G, G, G)}
     assert judge("ostrack", truths, tracks).notes == (
         "no absent flags are given: no frame is taken for absent",
-        "predictions longer than the truth are cut (2 of 4 sequences: a, b)",
+        "predictions longer than the truth are cut (3 of 4 sequences: a, b, d)",
         "missing last predictions are zero boxes (1 of 4 sequences: c)",
         "frames that are not absent and have no valid truth hit in norm. precision (1 of 4 sequences: d)",
     )
-    assert judge("tnl2k", {"d": truths["d"]}, tracks).notes[1] == (
+    assert judge("tnl2k", {"d": truths["d"]}, tracks).notes[2] == (
         "frames that are not absent and have no valid truth hit in both precisions (1 of 1 sequences: d)"
     )
-    tracks["d"] = boxes(G, G, G)
     notes = judge("trackingnet", truths | {"e": truths["a"]}, tracks).notes
     assert notes == (
         "sequences without predictions are judged as zero boxes (1 of 5 sequences: e)",
