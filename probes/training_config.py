@@ -1,12 +1,11 @@
 """What every probe that trains heads by epochs lets its user choose. Imports no torch."""
 
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from probes.protocol import run_only
-from rice.errors import RiceError
+from rice.errors import check_ranges
 
 if TYPE_CHECKING:
     from probes.fit import FitConfig
@@ -22,13 +21,6 @@ def wait_passively() -> None:
     """For this process; to be called before torch is imported. What the user set stays."""
     for name, value in WAIT_PASSIVELY.items():
         os.environ.setdefault(name, value)
-
-
-def check_ranges(config: object, holds: Mapping[str, bool], verb: str) -> None:
-    """Errors: RiceError naming the fields that are out of range, with their values."""
-    wrong = [f"{name}={getattr(config, name)}" for name, right in holds.items() if not right]
-    if wrong:
-        raise RiceError(f"{', '.join(wrong)} is out of range; see {verb} --help")
 
 
 @dataclass(frozen=True, kw_only=True)

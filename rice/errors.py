@@ -3,7 +3,7 @@
 import contextlib
 import difflib
 import importlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from types import ModuleType
 
 
@@ -26,6 +26,13 @@ def require(module: str, extra: str) -> ModuleType:
         if error.name is None or error.name.partition(".")[0] != module.partition(".")[0]:
             raise  # the module is there; something that it needs is not
         raise MissingExtraError(f"{module} is not installed; add it with: pip install 'rice-suite[{extra}]'") from error
+
+
+def check_ranges(config: object, holds: Mapping[str, bool], verb: str) -> None:
+    """`holds`: field of `config` -> whether its value is one that it may have. Errors: RiceError naming the others."""
+    wrong = [f"{name}={getattr(config, name)}" for name, right in holds.items() if not right]
+    if wrong:
+        raise RiceError(f"{', '.join(wrong)} is out of range; see {verb} --help")
 
 
 @contextlib.contextmanager

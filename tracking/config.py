@@ -3,8 +3,9 @@
 from dataclasses import dataclass, field
 
 from probes.protocol import run_only
-from probes.training_config import TrainingConfig, check_ranges
+from probes.training_config import TrainingConfig
 from rice.encoders.spec import EncoderSpec
+from rice.errors import check_ranges
 
 
 @dataclass(frozen=True, kw_only=True)

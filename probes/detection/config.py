@@ -4,8 +4,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from probes.protocol import run_only
-from probes.training_config import TrainingConfig, check_ranges
-from rice.errors import RiceError
+from probes.training_config import TrainingConfig
+from rice.errors import RiceError, check_ranges
 
 Choice = Literal["auto", "always", "never"]
 

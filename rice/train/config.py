@@ -7,10 +7,12 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from rice.data.stream import StreamConfig
-from rice.errors import RiceError, nearest
+from rice.errors import RiceError, check_ranges, nearest
 from rice.loss import ClusterLoss
 from rice.model.config import B16, L14, MINI8, TINY16, ViTConfig
 from rice.model.region import RegionConfig
+
+_VERB = "rice train"
 
 TOWERS: Mapping[str, ViTConfig] = {
     "l14": L14,
@@ -55,7 +57,7 @@ class OptimiserConfig:
             "warmup": 0 <= self.warmup <= 1,
             "clip": self.clip > 0,
         }
-        _check(self, limits)
+        check_ranges(self, limits, _VERB)
 
     def rate(self, step: int, steps: int) -> float:
         """Learning rate of `step`, counted from 0, of `steps`."""
@@ -102,7 +104,7 @@ class MachineConfig:
         """Errors: RiceError naming the fields."""
         least_one = ("save_every", "keep", "log_every")
         limits = {name: getattr(self, name) >= 1 for name in least_one} | {"validate_every": self.validate_every >= 0}
-        _check(self, limits)
+        check_ranges(self, limits, _VERB)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,7 +151,8 @@ class TrainConfig:
         for name in ("samples", "batch"):
             if getattr(self, name) < 1:
                 raise RiceError(f"expected {name} of at least 1, got {getattr(self, name)}")
-        _check(self, {name: 0 <= getattr(self, name) < math.inf for name in ("object_weight", "ocr_weight")})
+        weights = ("object_weight", "ocr_weight")
+        check_ranges(self, {name: 0 <= getattr(self, name) < math.inf for name in weights}, _VERB)
         for name in ("rho", "ocr_rho"):
             if not 0 < getattr(self, name) <= 1:
                 raise RiceError(f"expected {name} in (0, 1], got {getattr(self, name)}")
@@ -182,9 +185,3 @@ class TrainConfig:
         for name in ("workers", "prefetch", "pin_memory"):
             del fields["stream"][name]
         return fields
-
-
-def _check(config: object, limits: Mapping[str, bool]) -> None:
-    wrong = [f"{name}={getattr(config, name)}" for name, holds in limits.items() if not holds]
-    if wrong:
-        raise RiceError(f"{', '.join(wrong)} is out of range; see rice train --help")
