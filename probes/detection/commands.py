@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from probes.detection.config import DetectionConfig
-from probes.detection.evaluators import Evaluator
+from probes.detection.evaluators import Evaluator, check_protocol
 from probes.detection.recipe import RECIPES
 from probes.detection.score import IouType, Scores
 from probes.detection.suites import domain_means
@@ -67,7 +67,7 @@ def train(
         weights: default (the published ones), none (random), or a path.
         seed: initialisation, order, mirroring and jitter, draws of anchors and proposals.
         device: auto, cpu or cuda.
-        evaluator: faster (faster-coco-eval), pycocotools or lvis; they give the same numbers.
+        evaluator: faster (faster-coco-eval), pycocotools, or lvis for LVIS; they give the same numbers.
         dry_run: say what would run and what it would take, and write nothing.
     """
     wait_passively()
@@ -79,6 +79,8 @@ def train(
     with join(device) as world:
         probe = DetectionProbe(recipe, data)
         probe.inspect()
+        for dataset in probe.datasets.values():
+            check_protocol(evaluator, lvis=dataset.splits[1].federated)
         if dry_run:
             for name, dataset in probe.datasets.items():
                 print(_plan(name, dataset, encoder, plain(weights)))  # noqa: T201
@@ -160,7 +162,7 @@ def evaluate(
         out: folder to write.
         split: name of the split; the one that rice data check would test on, where it is not named.
         device: auto, cpu or cuda.
-        evaluator: faster (faster-coco-eval), pycocotools or lvis.
+        evaluator: faster (faster-coco-eval), pycocotools, or lvis for LVIS.
     """
     from probes.detection.evaluate import detect_split
     from probes.detection.material import held_out
@@ -175,6 +177,7 @@ def evaluate(
     with join(device) as world:
         facts, detector, encoder = _load(model, world.device)
         test = open_split(data, split or role(find_splits(data)).test)
+        check_protocol(evaluator, lvis=test.federated)
         known = {(c.id, c.name) for c in test.categories}
         if known != set(facts.categories):
             odd = sorted(known ^ set(facts.categories))[0]
@@ -188,7 +191,7 @@ def evaluate(
 
 
 def predict(
-    images: Annotated[tuple[Path, ...], tyro.conf.Positional],
+    images: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="PATH ...")],
     *,
     model: Path,
     out: Path,

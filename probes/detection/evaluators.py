@@ -53,15 +53,21 @@ def limits(inputs: Inputs) -> list[int]:
     return [*(few for few in (1, 10) if few < inputs.max_detections), inputs.max_detections]
 
 
-def run(inputs: Inputs, evaluator: Evaluator) -> Curves:
-    """Match, and draw the curves.
-
-    Errors: RiceError for an engine that does not know the protocol; MissingExtraError when lvis is not installed.
-    """
-    if inputs.lvis and evaluator == "pycocotools":
+def check_protocol(evaluator: Evaluator, *, lvis: bool) -> None:
+    """Errors: RiceError for an engine that does not know the protocol; MissingExtraError when lvis is not installed."""
+    if lvis and evaluator == "pycocotools":
         raise RiceError("pycocotools does not know LVIS's protocol; use --evaluator faster, or lvis")
-    if not inputs.lvis and evaluator == "lvis":
-        raise RiceError("lvis knows its own protocol only; add --lvis, or use --evaluator faster, or pycocotools")
+    if not lvis and evaluator == "lvis":
+        raise RiceError(
+            "lvis judges by LVIS's protocol only, and this is COCO's; use --evaluator faster, or pycocotools"
+        )
+    if evaluator == "lvis" and find_spec("lvis") is None:
+        require("lvis", "lvis")
+
+
+def run(inputs: Inputs, evaluator: Evaluator) -> Curves:
+    """Match, and draw the curves. Errors: see `check_protocol`."""
+    check_protocol(evaluator, lvis=inputs.lvis)
     engine = {"faster": _faster, "pycocotools": _pycocotools, "lvis": _lvis}[evaluator]
     return engine(inputs)
 

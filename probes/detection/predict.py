@@ -20,6 +20,8 @@ from rice.progress import Progress
 
 def find_pictures(paths: Sequence[Path]) -> list[Path]:
     """The pictures named, and those in the folders named, by name. Errors: RiceError where there are none."""
+    if not paths:
+        raise RiceError("expected pictures, or folders of them, to find objects in; got none")
     found: list[Path] = []
     for path in paths:
         if path.is_dir():

@@ -116,6 +116,12 @@ def test_no_picture_is_replaced_by_a_drawn_one(trained: tuple[Path, Path], tmp_p
     assert len(list((tmp_path / "out").glob("*.png"))) == 3
 
 
+def test_an_evaluator_of_another_protocol_is_told_before_anything_is_trained(root: Path, tmp_path: Path) -> None:
+    with pytest.raises(RiceError, match="LVIS's protocol only, and this is COCO's; use --evaluator faster"):
+        commands.train(CONFIG, encoder=ENCODER, data=root, out=tmp_path / "out", evaluator="lvis", dry_run=True)
+    assert not (tmp_path / "out").exists()
+
+
 def test_judging_into_a_trainings_folder_is_refused(trained: tuple[Path, Path]) -> None:
     root, out = trained
     before = (out / "results.json").read_bytes()
