@@ -49,6 +49,8 @@ windows = st.builds(Window, st.integers(-50, 50), st.integers(-50, 50), st.integ
 @example(Window(3, -4, 9), 20, 20, 12)
 @example(Window(15, 3, 9), 20, 20, 12)
 @example(Window(3, 15, 9), 20, 20, 12)
+@example(Window(0, 0, 9), 20, 20, 12)  # and up to each
+@example(Window(11, 11, 9), 20, 20, 12)
 def test_a_cut_is_the_padded_crop_resized_to_a_grey_level(window: Window, height: int, width: int, size: int) -> None:
     frame = noise(height, width)
     found = window.cut(frame, size)

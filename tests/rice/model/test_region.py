@@ -157,7 +157,7 @@ def test_the_form_with_fewer_operations_is_chosen(regions: int, tokens: int, sha
 
 @pytest.mark.parametrize(
     ("regions", "form", "taken"),
-    [(1, None, "absorbed"), (40, None, "reference"), (1, "reference", "reference"), (40, "absorbed", "absorbed")],
+    [(4, None, "absorbed"), (5, None, "reference"), (4, "reference", "reference"), (5, "absorbed", "absorbed")],
 )
 def test_a_layer_takes_the_form_asked_for_or_else_the_cheaper(
     regions: int, form: Form | None, taken: str, monkeypatch: pytest.MonkeyPatch
