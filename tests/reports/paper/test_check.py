@@ -84,6 +84,9 @@ def test_a_gain_over_a_row_that_is_not_there_is_said_not_guessed() -> None:
     rows = [Row(line=1, method="ours", cells={"a": "1"}), Row(line=2, method="↑ ours vs nobody", cells={"a": "+1"})]
     result = check(rows, "t")
     assert (result.cells, result.unknown) == (0, ["↑ ours vs nobody"])
+    rows += [Row(line=3, method="theirs", cells={"a": "2"}), Row(line=4, method="↑ theirs vs ours", cells={"a": "+1"})]
+    result = check(rows, "t")
+    assert (result.cells, result.unknown, result.mismatches) == (1, ["↑ ours vs nobody"], [])
 
 
 def test_an_average_is_of_the_columns_since_the_one_before() -> None:
@@ -179,6 +182,8 @@ def test_the_average_of_differences_is_derived_where_no_row_has_an_average() -> 
     for pair in ((base | {"Avg": "15.0"}, ours), (base, ours | {"Avg": "19.0"})):
         found = check(lines(*pair, gain | {"Avg": "+5.0"}), "t")
         assert (found.cells, [m.column for m in found.mismatches]) == (4, ["Avg"])
+        assert derived(lines(*pair, gain))[3, "Avg"] == 4.0
+        assert (3, "Avg") not in derived(lines(*pair, {"m": "↑ m2 vs m1", "a": "+3", "b": "+5"}))
     # A difference that is not printed is no part of a mean.
     assert derived(lines(*scores, {"m": "↑ m2 vs m1", "a": "+3", "Avg": "+4.0"}))[3, "a"] == 3.0
     assert (3, "Avg") not in derived(lines(*scores, {"m": "↑ m2 vs m1", "a": "+3", "Avg": "+4.0"}, {"b": "1"}))
@@ -186,14 +191,14 @@ def test_the_average_of_differences_is_derived_where_no_row_has_an_average() -> 
 
 def test_a_mismatch_says_all_that_there_is_to_say() -> None:
     rows = lines(
-        {"a": "10.0", "b": "20.0", "c": "25.0", "Avg": "18.5"},
-        {"a": "15.3", "b": "10.2", "c": "5.0", "Avg": "10.17"},
+        {"a": "10.00004", "b": "20.0", "c": "25.0", "Avg": "18.5"},
+        {"a": "15.30046", "b": "10.2", "c": "5.0", "Avg": "10.17"},
         {"m": "↑ m2 vs m1", "a": "+5.4", "b": "-9.8", "c": "-20.0", "Avg": "-8.33"},
     )
     assert [m.as_json() for m in check(rows, "mine").mismatches] == [
         {"table": "mine", "row": "m1", "column": "Avg", "printed": 18.5, "recomputed": 18.3333,
          "rule": "mean of a, b, c", "rule_that_fits": None},
-        {"table": "mine", "row": "↑ m2 vs m1", "column": "a", "printed": 5.4, "recomputed": 5.3,
+        {"table": "mine", "row": "↑ m2 vs m1", "column": "a", "printed": 5.4, "recomputed": 5.3004,
          "rule": "m2 minus m1", "rule_that_fits": None},
     ]  # fmt: skip
     assert check(rows, "mine").cells == 2 + 4
