@@ -92,6 +92,8 @@ def test_both_forms_of_a_table_say_the_same(tmp_path: Path) -> None:
         ("method,column,value,line\nours,COCO,1,one\n", "line 2: expected the number of a printed line"),
         ("method,column,value,line\nours,COCO,1,1\ntheirs,LVIS,2,1\n", "other keys"),
         ("method,column,value,note\nours,COCO,1,x\n", "expected the columns"),
+        ("column,value,line,note\nCOCO,1,1,x\n", "expected the columns"),
+        ("column,value,line\nCOCO,x,1\n", "line 2: expected a number"),
         ('method,COCO\n"ours,1\n', "not CSV"),
     ],
 )
