@@ -53,7 +53,7 @@ def _network(values: Integers, a: int, b: int, keys: list[int]) -> Integers:
 
 
 def _hash(values: Integers, key: int) -> Integers:
-    """A finaliser of murmur3's form of (values + key): int64 throughout; factors below 2**31 keep products below 2**63."""
+    """A finaliser of murmur3's form of (values + key): int64 throughout, as factors below 2**31 keep products."""
     values = (values + key) & _MASK
     values = ((values ^ (values >> 16)) * 0x7FEB_352D) & _MASK
     values = ((values ^ (values >> 15)) * 0x4569_6D4B) & _MASK
