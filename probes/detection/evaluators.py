@@ -59,7 +59,8 @@ def check_protocol(evaluator: Evaluator, *, lvis: bool) -> None:
         raise RiceError("pycocotools does not know LVIS's protocol; use --evaluator faster, or lvis")
     if not lvis and evaluator == "lvis":
         raise RiceError(
-            "lvis judges by LVIS's protocol only, and this is COCO's; use --evaluator faster, or pycocotools"
+            "lvis judges by LVIS's protocol only, and this is COCO's; use --evaluator faster, or pycocotools, or for "
+            "rice detect score --lvis"
         )
     if evaluator == "lvis" and find_spec("lvis") is None:
         require("lvis", "lvis")

@@ -264,17 +264,6 @@ def test_noise_below_the_rounding_of_the_values_is_none() -> None:
     assert summary([0.0, 1e-12]).how == "none"
 
 
-def test_another_unit_scales_all_that_has_a_unit() -> None:
-    plain = summary([1.0, 2.0, 6.0], np.array([[1.0, 2.0], [2.0, 5.0], [3.0, 3.0]]), 7)
-    for factor in (100, -100):
-        scaled = plain.times(factor)
-        assert plain.error is not None
-        assert (scaled.mean, scaled.spread) == pytest.approx((3 * factor, 100 * math.sqrt(7)))
-        assert scaled.error == pytest.approx(100 * plain.error)
-        assert (scaled.freedom, scaled.seeds, scaled.items) == (plain.freedom, 3, 7)
-    assert summary([2.0]).times(100) == summary([200.0])
-
-
 def test_ties_share_ranks_and_friedman_needs_three_encoders_that_differ() -> None:
     names = [f"d{k}" for k in range(FEWEST_DATASETS)]
     ties = mean_ranks(np.ones((3, FEWEST_DATASETS)), names, 100, 0)
