@@ -69,7 +69,8 @@ class Checkpoints:
         self._identity: dict[str, Any] = as_json(identity, "the run's identity")
         self._keep = keep
         # Two groups of their own: what the writing thread sends never meets the loop's messages, nor those of training.
-        self._group, self._writers = (cast(dist.ProcessGroup, dist.new_group(backend="gloo")) for _ in range(2))
+        ranks = dist.get_process_group_ranks(dist.group.WORLD)
+        self._group, self._writers = (cast(dist.ProcessGroup, dist.new_group(ranks, backend="gloo")) for _ in range(2))
         self._rank, self._world = dist.get_rank(self._group), dist.get_world_size(self._group)
         self._pending: _Pending | None = None
         self._lock: IO[str] | None = None
