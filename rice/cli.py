@@ -4,11 +4,8 @@ A verb's function is turned into a command line by tyro: its parameters are the 
 Third parties add verbs by the entry point group `rice.verbs` (name = verb, value = "module:function").
 """
 
-import contextlib
 import importlib
-import inspect
 import os
-import re
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -108,15 +105,6 @@ def overview() -> str:
     )
 
 
-def unwrapped(docstring: str) -> str:
-    """Every paragraph and every argument's text on one line, so that tyro fills them to the terminal's width.
-
-    It keeps the line ends of an argument's text, which are those of our source. Other indented lines stay.
-    """
-    text, args, arguments = inspect.cleandoc(docstring).partition("\nArgs:\n")
-    return re.sub(r"(?<=\S)\n(?=\S)", " ", text) + args + re.sub(r"\n {5,}(?=\S)", " ", arguments)
-
-
 def _resolve(arguments: list[str]) -> tuple[str, str, list[str]]:
     for words in (2, 1):  # "data check" before "data"
         verb = " ".join(arguments[:words])
@@ -139,21 +127,16 @@ def _plugins() -> dict[str, str]:
 def _run(verb: str, target: str, arguments: list[str]) -> None:
     module, _, name = target.partition(":")
     function: Callable[..., Any] = getattr(importlib.import_module(module), name)
-    function.__doc__ = unwrapped(function.__doc__ or "")
     import tyro
 
-    from rice.flags import Wrapped, shown
+    from rice.flags import shown, wrapped_help
 
     # A recipe's flags and its verb's may come in any order.
     config = (tyro.conf.FlagCreatePairsOff, tyro.conf.CascadeSubcommandArgs)
-    with contextlib.redirect_stdout(Wrapped(sys.stdout)) if _asks_help(arguments) else contextlib.nullcontext():
+    with wrapped_help(arguments):
         status = tyro.cli(shown(function), prog=f"rice {verb}", args=arguments, config=config)
     if isinstance(status, int) and status:
         sys.exit(status)
-
-
-def _asks_help(arguments: Sequence[str]) -> bool:
-    return not {"-h", "--help"}.isdisjoint(arguments)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from rice.data.decode import DamagedPictureError, decode_crop
 from rice.data.regions import Crop, Draws, Indices, balanced, draw_crop, draw_positives, through_crop, visible_share
 from rice.data.shard_reader import Record
 from rice.data.shards import NO_LABEL
-from rice.errors import RiceError
+from rice.errors import check_ranges
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,9 +67,7 @@ class StreamConfig:
         }
         least_one = ("size", "regions", "positives", "image_positives", "window", "prefetch")
         limits |= {name: getattr(self, name) >= 1 for name in least_one}
-        wrong = [f"{name}={getattr(self, name)}" for name, holds in limits.items() if not holds]
-        if wrong:
-            raise RiceError(f"{', '.join(wrong)} is out of range; see rice train --help")
+        check_ranges(self, limits, "rice train")
 
 
 class Batch(NamedTuple):

@@ -12,7 +12,8 @@ from pathlib import Path
 import docstring_parser
 import pytest
 
-from rice.cli import VERBS, main, unwrapped
+from rice.cli import VERBS, main
+from rice.flags import unwrapped
 
 FLAGS = Path(__file__).with_name("command_line.json")
 

@@ -14,7 +14,7 @@ import tyro
 from probes.visual.pca.palette import Palette, load_palette
 from probes.visual.pca.source import DEFAULT_SIZE, SCRATCH_GIB, PcaConfig, Source, look
 from probes.visual.pca.workplace import STRIP, VIDEO
-from rice.device import AUTO, pick_device
+from rice.device import AUTO
 from rice.encoders.spec import EncoderReference
 from rice.errors import RiceError
 from rice.progress import BarProgress
@@ -108,7 +108,7 @@ def _run(
     from rice.encoders.load import load_encoder
 
     name, weights, device = tower_as_asked
-    encoder = load_encoder(name, weights=weights, device=str(pick_device(device)))
+    encoder = load_encoder(name, weights=weights, device=device)
     weights_only = EncoderReference(EncoderReference.parse(name).name)  # the size is no part of a palette's identity
     tower = NamedEncoder(encoder, fingerprint(weights_only, weights), name)
     palette = None
