@@ -98,8 +98,10 @@ def _splice(data: bytes, layout: _Layout, columns: slice, rows: slice) -> bytes 
     """The entropy-coded data of some units, each with the marker that ends it; None where markers are missing."""
     across, down = (-(-edge // unit) for edge, unit in zip((layout.width, layout.height), layout.unit, strict=True))
     end = data.rfind(bytes([0xFF, _EOI]), layout.scan_at)  # a search from the front would take longer than all else
-    ends = _marker_ends(np.frombuffer(data, np.uint8, max(end, layout.scan_at)), layout.scan_at)
-    if end < 0 or len(ends) != across * down - 1:
+    if end < 0:
+        return None
+    ends = _marker_ends(np.frombuffer(data, np.uint8, end), layout.scan_at)
+    if len(ends) != across * down - 1:
         return None
     bounds = np.concatenate([[layout.scan_at], ends, [end + 2]])
     begins_at, ends_at = (

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
@@ -100,6 +100,7 @@ def test_a_draw_covers_the_range_of_scales_and_every_place() -> None:
 
 
 @given(sides, sides, edges, seeds)
+@example(2, 2, 16, 58)  # a corner of one pixel, magnified
 @settings(max_examples=300, deadline=None)
 def test_a_rectangles_mask_and_its_box_move_together(width: int, height: int, edge: int, seed: int) -> None:
     dice = np.random.default_rng(seed)
@@ -120,7 +121,9 @@ def test_a_rectangles_mask_and_its_box_move_together(width: int, height: int, ed
     bounds = [columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]
     spill = np.array([box[0] - bounds[0], box[1] - bounds[1], bounds[2] - box[2], bounds[3] - box[3]])
     assert (spill <= 1.01).all(), "a mask reaches no farther than its box, but for the pixels that it shares"
-    if min(box[2] - box[0], box[3] - box[1]) > 1.5:
+    # A pixel of the picture fades over this many shown ones: of a corner cut thinner, none may be wholly covered.
+    faded = max(view.scaled[0] / width, view.scaled[1] / height) / 2 + 0.5
+    if min(box[2] - box[0], box[3] - box[1]) > max(1.5, faded):
         np.testing.assert_allclose(bounds, box, rtol=0, atol=1.01)
     # Thinner ones cover their pixels by half only where nothing else takes any of it, so they may end earlier.
 

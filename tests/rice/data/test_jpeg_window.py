@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import simplejpeg
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
@@ -110,6 +110,7 @@ def test_a_crop_of_nearly_all_is_left_alone() -> None:
 
 
 @given(st.integers(0, 10_000), st.integers(1, 400), st.binary(max_size=40))
+@example(620, 1, b"")  # the second file ends within the scan's header
 @settings(max_examples=100, deadline=None)
 def test_damage_never_escapes_as_another_error(at: int, removed: int, put: bytes) -> None:
     file = noise(256, 256, subsampling="4:2:0", restart_marker_blocks=4)
