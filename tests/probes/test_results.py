@@ -114,11 +114,11 @@ def test_seeds_share_a_cell_but_not_a_file() -> None:
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, np.float32("nan")])
-@pytest.mark.parametrize("field", ["value", "stderr"])
+@pytest.mark.parametrize(("field", "named"), [("value", "value"), ("stderr", "standard error")])
 def test_a_number_that_is_not_finite_is_refused_and_nothing_is_written(
-    tmp_path: Path, field: str, value: float
+    tmp_path: Path, field: str, named: str, value: float
 ) -> None:
-    with pytest.raises(RiceError, match="mIoU"):
+    with pytest.raises(RiceError, match=f"mIoU has the {named} "):
         store(tmp_path, result(metrics=[metric(), metric(name="x"), metric(**{field: value}, split="train")]))
     assert not list(tmp_path.rglob("*"))
 
@@ -134,6 +134,12 @@ def test_numpy_numbers_are_stored_as_plain_ones(tmp_path: Path) -> None:
     store(tmp_path, result(metrics=[metric(value=np.float32(0.25), n=np.int64(3), higher_is_better=np.bool_(False))]))
     row = load(tmp_path).iloc[0]
     assert (row.value, row.n, row.higher_is_better) == (0.25, 3, False)
+
+
+def test_one_configuration_has_one_text_whatever_the_order_of_its_fields(tmp_path: Path) -> None:
+    for seed, config in enumerate(({"grid": "native", "rate": 0.1}, {"rate": 0.1, "grid": "native"})):
+        store(tmp_path, result(seed=seed, identity=dataclasses.replace(IDENTITY, config=config)))
+    assert load(tmp_path)["config"].nunique() == 1
 
 
 def test_the_results_folder_itself_can_be_loaded(tmp_path: Path) -> None:
