@@ -3,9 +3,7 @@
 import functools
 import importlib.metadata
 import platform
-import resource
 import subprocess
-import sys
 from pathlib import Path
 
 from rice.errors import RiceError
@@ -19,6 +17,8 @@ def same_run(folder: Path, facts: dict[str, object]) -> None:
     path = folder / "run.json"
     if path.exists():
         found = read_json(path)
+        if not isinstance(found, dict):
+            raise RiceError(f"{path} is not a run's: expected an object; name another --out, or move the file away")
         wrong = [name for name in facts if found.get(name) != facts[name]]
         if wrong:
             was, now = found.get(wrong[0]), facts[wrong[0]]
@@ -71,17 +71,6 @@ def device_name(device: str) -> str:
     lines = info.read_text(errors="replace").splitlines() if info.exists() else []
     models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return models[0] if models else platform.processor() or platform.machine()
-
-
-def peak_memory(device: str) -> dict[str, int]:
-    """Largest memory so far, in bytes: of this process on the host, and of torch on its GPU."""
-    unit = 1 if sys.platform == "darwin" else 1024
-    peak = {"host": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit}
-    if device.startswith("cuda"):
-        import torch
-
-        peak["device"] = torch.cuda.max_memory_allocated(device)
-    return peak
 
 
 def _version(name: str) -> str | None:

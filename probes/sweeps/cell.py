@@ -27,6 +27,7 @@ from probes.sweeps.job import BUSY, DONE, FAILED, FAILURE_PREFIX, Job, read_job
 from probes.sweeps.lifeline import tie_to_parent
 from probes.sweeps.overrides import parse_config
 from probes.sweeps.plan import missing_seeds
+from rice.device import peak_memory
 from rice.errors import RiceError
 from rice.files import atomic_folder, atomic_write, leftovers
 from rice.progress import LineProgress, Progress
@@ -143,7 +144,7 @@ def _seed(job: Job, probe: Probe, encoder: "Encoder", blank: Result, progress: P
         blank,
         metrics=metrics,
         seconds=seconds,
-        peak_memory=provenance.peak_memory(job.device),
+        peak_memory=peak_memory(job.device),
         finished=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     )
     store(job.out, result)

@@ -7,7 +7,6 @@ import functools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -19,11 +18,8 @@ from rice.errors import RiceError
 from rice.files import sha256_json
 from rice.progress import Progress
 
-if TYPE_CHECKING:
-    pass
-
 RESAMPLES = 2000
-FEWEST_RESAMPLES = 100
+FEWEST_RESAMPLES, MOST_RESAMPLES = 100, 1_000_000
 
 _AT_ONCE = 50
 _SAME = 1e-6
@@ -44,8 +40,8 @@ class Resampler:
     """Draws items and computes metrics anew, once per result; `notes` says where that was not possible, and why."""
 
     def __init__(self, directory: Path, resamples: int = RESAMPLES, seed: int = 0) -> None:
-        if resamples < FEWEST_RESAMPLES:
-            raise RiceError(f"expected at least {FEWEST_RESAMPLES} resamples, got {resamples}")
+        if not FEWEST_RESAMPLES <= resamples <= MOST_RESAMPLES:
+            raise RiceError(f"expected {FEWEST_RESAMPLES:,} to {MOST_RESAMPLES:,} resamples, got {resamples:,}")
         if seed < 0:
             raise RiceError(f"expected a seed of at least 0, got {seed}")
         self.home = directory if (directory / RESULTS).is_dir() else directory.parent

@@ -39,7 +39,7 @@ def encoders(pattern: Positional[str] = "*", *, json: bool = False) -> None:
 def export(
     encoder: Positional[str],
     *,
-    to: Path,
+    out: Path,
     weights: str = "default",
     allow_pickle: bool = False,
     keep_region: bool = False,
@@ -50,7 +50,7 @@ def export(
 
     Args:
         encoder: Zoo name, rice:PATH, hf:REPO_OR_PATH or open_clip:ARCH/TAG; see `rice encoders`.
-        to: Folder to write; must not exist.
+        out: Folder to write; must not exist.
         weights: "default" (the published ones), "none" (random) or a local path.
         allow_pickle: Read tensors out of pickled checkpoints too; nothing in them is executed.
         keep_region: Keep trained region layers of rice:DIR in region.safetensors, for `rice regions`.
@@ -59,8 +59,8 @@ def export(
     from rice.encoders.load import load_encoder
 
     region = region_file(encoder, weights) if keep_region else None
-    write(load_encoder(encoder, weights=weights, allow_pickle=allow_pickle), to, region=region)
-    print(to)  # noqa: T201
+    write(load_encoder(encoder, weights=weights, allow_pickle=allow_pickle), out, region=region)
+    print(out)  # noqa: T201
 
 
 def region_file(encoder: str, weights: str = PUBLISHED) -> Path:

@@ -38,20 +38,20 @@ _OPEN_CLIP_MODULES = {
 }
 
 
-def export(encoder: Encoder, to: Path, *, region: Path | None = None) -> None:
-    """Write config.json, model.safetensors and preprocessor_config.json into the new folder `to`, all or nothing.
+def export(encoder: Encoder, out: Path, *, region: Path | None = None) -> None:
+    """Write config.json, model.safetensors and preprocessor_config.json into the new folder `out`, all or nothing.
 
     `region`: a file of region layers (`rice.encoders.region_checkpoint`) that is kept beside them.
     The processor makes pictures of the encoder's size. An open_clip tower keeps its hidden states and its pooled class
     token; CLIPVisionModel leaves the norm of the patches (`post_layernorm`) to its user, where open_clip applies it.
-    Errors: RiceError when `to` exists and is not an empty folder, or transformers has no class for this tower.
+    Errors: RiceError when `out` exists and is not an empty folder, or transformers has no class for this tower.
     """
-    if to.exists() and (not to.is_dir() or any(to.iterdir())):
-        raise RiceError(f"expected a new or empty folder as --to, {to} exists; name another one or remove it")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise RiceError(f"expected a new or empty folder as --out, {out} exists; name another one or remove it")
     tower = _transformers_tower(encoder)
     if region is not None:
         tower = attach(tower, region)
-    with atomic_folder(to) as folder:
+    with atomic_folder(out) as folder:
         if isinstance(tower, ViT | RiceModel):
             save_rice(tower, folder, encoder.spec)
             return

@@ -7,8 +7,6 @@ the lines of step s and later, which it is about to write again.
 import json
 import math
 import re
-import resource
-import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -18,6 +16,7 @@ from typing import Any, Protocol, Self
 
 import torch
 
+from rice.device import peak_memory
 from rice.errors import RiceError, os_errors_as
 from rice.files import atomic_write
 
@@ -143,11 +142,12 @@ class StepRate:
         seconds, self._since = now - self._since, now
         steps, self._steps = self._steps + 1, 0
         rate = self._batch * steps / seconds
+        memory = peak_memory(str(self._device))
         return {
             "step_s": seconds / steps,
             "images_per_s": rate,
             "mfu": None if self._share is None else self._share * rate,
-            "memory": peak_memory(self._device),
+            "memory": memory.get("device", memory["host"]),
         }
 
     @contextmanager
@@ -165,14 +165,6 @@ def peak_flops(name: str, dtype: torch.dtype) -> float | None:
     if dtype != torch.bfloat16:
         return None
     return next((peak for part, peak in PEAK_BF16.items() if re.search(rf"\b{part}\b", name)), None)
-
-
-def peak_memory(device: torch.device) -> int:
-    """Largest memory so far, in bytes: torch's on a GPU, else this process's on the host."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def _before(path: Path, start: int) -> Iterator[str]:

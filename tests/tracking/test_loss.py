@@ -89,9 +89,10 @@ def focal_by_hand(score: NDArray[np.float64], truth: NDArray[np.float64]) -> flo
     return total / max(hits, 1)
 
 
-@pytest.mark.parametrize("boxes", [[(0.2, 0.3, 0.4, 0.2), (0.6, 0.1, 0.2, 0.6)], [(0.2, 0.3, 0.4, 0.2), (2, 2, 1, 1)]])
+@pytest.mark.parametrize("boxes", [[(0.2, 0.3, 0.4, 0.2), (0.1, 0.1, 0.7, 0.8)], [(0.1, 0.2, 0.8, 0.7), (2, 2, 1, 1)]])
 def test_the_focal_loss_is_its_definition_per_target(boxes: list[tuple[float, ...]]) -> None:
-    truth = heat_map(torch.tensor(boxes, dtype=torch.float64), 8)
+    truth = heat_map(torch.tensor(boxes, dtype=torch.float64), 16)
+    assert ((truth > 0) & (truth < 1)).any(), "cells near the centre weigh less"
     score = torch.rand(truth.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * 0.98 + 0.01
     assert focal_loss(score, truth).item() == pytest.approx(focal_by_hand(score.numpy(), truth.numpy()), rel=1e-12)
 
@@ -116,6 +117,7 @@ def maps_of(boxes: list[tuple[float, ...]], cells: int = 8) -> Maps:
         ((0.25, 0.5, 0.5, 1.0), (0.0, 0.0, 1.0, 1.0), 0.5, 0.125),  # half of it
         ((0.25, 0.25, 0.5, 0.5), (0.25, 0.0, 0.5, 0.5), 1 / 3, 0.125),  # moved by half its width
         ((0.25, 0.5, 0.5, 1.0), (-1.0, 0.0, 1.5, 1.0), 1.0, 0.0),  # the truth is cut at the region
+        ((0.75, 0.5, 0.5, 1.0), (0.5, 0.0, 1.0, 2.0), 1.0, 0.0),
     ],
 )
 def test_box_losses_have_their_closed_forms(

@@ -57,7 +57,7 @@ def test_export_writes_what_transformers_loads(tmp_path: Path, capsys: pytest.Ca
         hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2, image_size=56, patch_size=14
     )
     transformers.MLCDVisionModel(config).save_pretrained(source)
-    main(["export", f"rice:{source}", "--to", str(tmp_path / "out")])
+    main(["export", f"rice:{source}", "--out", str(tmp_path / "out")])
     assert capsys.readouterr().out.strip() == str(tmp_path / "out")
     exported = transformers.AutoModel.from_pretrained(tmp_path / "out").eval()
     encoder = rice.load_encoder(f"rice:{source}")

@@ -254,7 +254,7 @@ def test_what_exists_is_not_overwritten(own: Encoder, content: str, tmp_path: Pa
     else:
         to.mkdir()
         (to / "mine.txt").write_text("mine")
-    with pytest.raises(RiceError, match="--to"):
+    with pytest.raises(RiceError, match="--out"):
         export(own, to)
     assert (to if content == "file" else to / "mine.txt").read_text() == "mine"
     assert list(tmp_path.iterdir()) == [to]

@@ -72,9 +72,9 @@ def test_a_folder_without_region_layers_says_so(model: ViT, tmp_path: Path) -> N
 def test_export_keeps_region_layers_only_where_it_is_asked(tmp_path: Path) -> None:
     model = trained()
     save_rice(model, tmp_path / "rice")
-    main(["export", f"rice:{tmp_path / 'rice'}", "--to", str(tmp_path / "plain")])
+    main(["export", f"rice:{tmp_path / 'rice'}", "--out", str(tmp_path / "plain")])
     assert {file.name for file in (tmp_path / "plain").iterdir()} == FILES
-    main(["export", f"rice:{tmp_path / 'rice'}", "--to", str(tmp_path / "kept"), "--keep-region"])
+    main(["export", f"rice:{tmp_path / 'rice'}", "--out", str(tmp_path / "kept"), "--keep-region"])
     kept = seen(load_rice(tmp_path / "kept"))
     assert all(torch.equal(mine, theirs) for mine, theirs in zip(kept, seen(model), strict=True))
 
@@ -87,7 +87,7 @@ def test_export_refuses_to_keep_what_is_not_there(
     save_rice(trained().vit, tmp_path / "plain")
     words = [word.format(plain=tmp_path / "plain", rice=tmp_path / "rice") for word in arguments]
     with pytest.raises(SystemExit) as caught:
-        main(["export", *words, "--to", str(tmp_path / "out"), "--keep-region"])
+        main(["export", *words, "--out", str(tmp_path / "out"), "--keep-region"])
     error = capsys.readouterr().err
     assert caught.value.code == 2
     assert error.count("\n") == 1
