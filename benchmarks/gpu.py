@@ -37,6 +37,8 @@ SET: dict[str, list[str]] = {
     "classifier-100k": ["classifier.py", "--rounds", "9"],
     "step": ["step.py", "--bf16", "--batch", "512", "--classes", "1000000", "--rho", "0.1", "--rounds", "7"],
     "step-compiled": ["step.py", "--bf16", "--batch", "512", "--classes", "1000000", "--compile", "--rounds", "7"],
+    "track": ["track.py", "--frames", "32"],
+    "detection": ["detection.py"],
 }
 """The most telling ones first: what is left of the time is theirs."""
 

@@ -2,7 +2,7 @@
 every frame; clips followed together, against one at a time; and the share that decoding takes. Exits 1 where the first
 goal fails.
 
-    python benchmarks/tracking.py [--encoder timm:vit_base_patch16_224] [--frames 8] [--device cuda] [--json FILE]
+    python benchmarks/track.py [--encoder timm:vit_base_patch16_224] [--frames 8] [--device cuda] [--json FILE]
 
 template   the limit, by multiply-adds at ViT-B/16 with 128 and 256 pixels: 34.8 GMAC a frame with the template's
            backbone pass, 29.2 without, so 1.19x; cutting windows is on both sides. Both must find the same boxes.
