@@ -23,9 +23,10 @@ from safetensors.torch import save
 from torch import nn
 
 from probes.protocol import Probe, identity
-from probes.provenance import same_run, versions
+from probes.provenance import versions
 from rice.errors import RiceError
 from rice.files import atomic_write, read_json, write_json
+from rice.runs import same_run
 
 if TYPE_CHECKING:
     import torch

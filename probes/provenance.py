@@ -6,38 +6,7 @@ import platform
 import subprocess
 from pathlib import Path
 
-from rice.errors import RiceError
-from rice.files import leftovers, read_json, write_json
-
 PACKAGES = ("rice-suite", "torch", "torchvision", "transformers", "timm", "open_clip_torch", "numpy")
-
-
-def same_run(folder: Path, facts: dict[str, object]) -> None:
-    """Write `facts` as the folder's run.json. Errors: RiceError where another run is there."""
-    path = folder / "run.json"
-    if path.exists():
-        found = read_json(path)
-        if not isinstance(found, dict):
-            raise RiceError(f"{path} is not a run's: expected an object; name another --out, or move the file away")
-        wrong = [name for name in facts if found.get(name) != facts[name]]
-        if wrong:
-            was, now = found.get(wrong[0]), facts[wrong[0]]
-            raise RiceError(f"{folder} holds another run: its {wrong[0]} is {was!r}, not {now!r}; name another --out")
-    write_json(path, facts)
-
-
-def refuse_other(folder: Path, facts: dict[str, object], scratch: str) -> None:
-    """Errors: RiceError where the folder holds another run, or anything that no run of this kind has written yet: until
-    there is a run.json, only `scratch` and what a killed writer left may be there. Writes nothing that is not there."""
-    if folder.exists() and not folder.is_dir():
-        raise RiceError(f"--out {folder} is a file; give a folder")
-    if (folder / "run.json").is_file():
-        same_run(folder, facts)
-    elif folder.is_dir():
-        own = {folder / scratch, *leftovers(folder / "run.json")}
-        foreign = sorted(path.name for path in folder.iterdir() if path not in own)
-        if foreign:
-            raise RiceError(f"--out {folder} already holds {foreign[0]!r}, not written by this; choose another --out")
 
 
 @functools.cache

@@ -5,10 +5,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from probes.provenance import refuse_other, same_run
 from probes.visual.towers import Tower
 from rice.errors import RiceError
 from rice.files import leftovers, read_json, sha256_json
+from rice.runs import refuse_other, same_run
 
 T = TypeVar("T")
 

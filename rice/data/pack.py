@@ -1,6 +1,5 @@
 """The verb `rice pack`: a data set in COCO's layout as shards to train on."""
 
-import contextlib
 import itertools
 import json
 import re
@@ -10,7 +9,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
-from filelock import FileLock, Timeout
 
 from rice.data.coco import CocoImage, CocoSplit, find_splits, open_split, role
 from rice.data.coco_sample import sample_of, shrunk
@@ -18,6 +16,7 @@ from rice.data.shards import DATASET, DatasetInfo, Sample, ShardInfo, finished_s
 from rice.errors import RiceError, os_errors_as
 from rice.files import atomic_write, leftovers, read_json, sha256_json
 from rice.progress import BarProgress, Progress
+from rice.runs import alone
 
 QUARANTINE = "quarantine.jsonl"
 
@@ -92,7 +91,7 @@ def pack_split(data: CocoSplit, out: Path, config: PackConfig, progress: Progres
     """
     source = {"fingerprint": data.fingerprint(), "split": data.name} | asdict(config)
     _claim(out, source)
-    with _alone(out):
+    with alone(out, ".pack.lock", "packing into"):
         return _pack(data, out, config, source, progress)
 
 
@@ -106,19 +105,6 @@ def _claim(out: Path, source: dict[str, Any]) -> None:
         raise RiceError(f"{out} holds shards of other data or settings; choose another folder for --out")
     if found is None:
         write_dataset(out, DatasetInfo(object_classes=0, ocr_classes=0, shards=(), source=source))
-
-
-@contextlib.contextmanager
-def _alone(out: Path) -> Iterator[None]:
-    lock = FileLock(out / ".pack.lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise RiceError(f"another process is packing into {out}; wait for it or choose another folder") from error
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _pack(

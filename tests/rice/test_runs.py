@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from probes.provenance import same_run
 from rice.errors import RiceError
+from rice.runs import same_run
 
 
 @pytest.mark.parametrize("text", ["[]", "[1, 2]", '"a run"', "null", "3"])
