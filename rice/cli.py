@@ -24,6 +24,10 @@ VERBS: dict[str, tuple[str, str]] = {
     "train": ("rice.train.command:train", "Train RICE, or its image-level ancestors, on shards."),
     "world": ("rice.data.world.commands:world", "Write generated scenes or clips in a benchmark's own layout."),
     "pack": ("rice.data.pack:pack", "A COCO data set as shards to train on: tar files with boxes and labels beside."),
+    "curate cluster": (
+        "rice.curate.cluster_command:cluster",
+        "K-means of features of regions, up to a million.",
+    ),
     "data check": ("probes.check:check", "Validate a data root and say what each probe would find in it."),
     "sweep": ("probes.sweeps.command:sweep", "Encoders x probes x datasets x seeds, resumable."),
     "tables": ("reports.tables_command:tables", "Results, and the paper's tables: Markdown, LaTeX, CSV or HTML."),
