@@ -174,6 +174,7 @@ def _label(
 ) -> None:
     """Labels of this rank's files, but for those that are there."""
     middle_D = centres_KD.mean(dim=0)
+    centres_KD = centres_KD - middle_D
     for _, file in progress.track(_own(features, world), "label"):
         path = out / LABELS / f"{file.path.stem}.parquet"
         if _finished(path, identity, file.rows) is not None:
@@ -182,7 +183,7 @@ def _label(
         for block_ND in file.blocks():
             kept_ND, finite_N, kept_N = clean(block_ND, unit_length=not sample.raw)
             points_ND = torch.from_numpy(kept_ND).to(world.device) - middle_D
-            found = nearest(points_ND, centres_KD - middle_D, bf16=world.device.type == "cuda")
+            found = nearest(points_ND, centres_KD, bf16=world.device.type == "cuda")
             labels.append(np.full(len(block_ND), NO_LABEL, np.int32))
             distances.append(np.full(len(block_ND), np.nan, np.float32))
             labels[-1][kept_N], distances[-1][kept_N] = found.labels.cpu().numpy(), found.distances.cpu().numpy()

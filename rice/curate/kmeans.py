@@ -188,18 +188,18 @@ def fill(
         dist.all_reduce(farthest_K, dist.ReduceOp.MAX)
     givers_E = errors_K.argsort(descending=True, stable=True)[: len(empty_E)]
     givers_E = givers_E[farthest_K[givers_E] > 0]
-    taken_ED = points_ND.new_zeros((len(givers_E), points_ND.shape[1]))
-    holders_E = torch.full((len(givers_E),), _rank(), device=points_ND.device)
-    for k, giver in enumerate(givers_E.tolist()):
-        rows = ((labels_N == giver) & (distances_N == farthest_K[giver])).nonzero()[:, 0]
-        if len(rows):
-            taken_ED[k] = points_ND[rows[0]]
-        else:
-            holders_E[k] = _SOMEBODY_ELSE
+    # The first of this rank's points that are as far from each cluster's centre as any.
+    rows_F = (distances_N == farthest_K[labels_N]).nonzero()[:, 0]
+    row_K = torch.full_like(errors_K, len(points_ND), dtype=torch.int64).scatter_reduce_(
+        0, labels_N[rows_F], rows_F, "amin"
+    )
+    row_E = row_K[givers_E]
+    holder_E = torch.where(row_E < len(points_ND), _rank(), _SOMEBODY_ELSE)
     if _several():  # of equally far points on several ranks, the first rank's
-        first_E = holders_E.clone()
-        dist.all_reduce(first_E, dist.ReduceOp.MIN)
-        taken_ED[first_E != _rank()] = 0.0
+        dist.all_reduce(holder_E, dist.ReduceOp.MIN)
+    taken_ED = points_ND.new_zeros((len(givers_E), points_ND.shape[1]))
+    mine_E = holder_E == _rank()
+    taken_ED[mine_E] = points_ND[row_E[mine_E]]
     centres_KD[empty_E[: len(givers_E)]] = _summed(taken_ED)
     return len(givers_E)
 

@@ -78,7 +78,7 @@ def _by_candidates(points_ND: Tensor, centres_KD: Tensor) -> Nearest:
     count = min(_CANDIDATES, len(centres_KD))
     half_K, across_DK = centres_KD.pow(2).sum(dim=1) * -0.5, centres_KD.T.contiguous().to(torch.bfloat16)
     longest = centres_KD.norm(dim=1).max()
-    rows = _rows(points_ND, len(centres_KD))
+    rows = min(_rows(points_ND, len(centres_KD)), max(1, _GPU_SCORES // (count * centres_KD.shape[1])))
     labels_N, distances_N = [], []
     for part_RD in torch.split(points_ND, rows):
         rough_RK = _product(part_RD.to(torch.bfloat16), across_DK).add_(half_K)
