@@ -14,7 +14,7 @@ def cluster(
     clusters: Annotated[int, tyro.conf.arg(aliases=["-k"])],
     out: Path,
     sample: int = 256,
-    steps: int = 5,
+    steps: int = 6,
     cells: int = 0,
     raw: bool = False,
     seed: int = 0,

@@ -48,7 +48,7 @@ class KMeansConfig:
     clusters: int
     cells: int = 0
     level_steps: int = 8
-    steps: int = 5
+    steps: int = 6
     overshoot: float = 1.9
     momentum: float = 0.4
 
