@@ -137,8 +137,13 @@ def test_numpy_numbers_are_stored_as_plain_ones(tmp_path: Path) -> None:
 
 
 def test_one_configuration_has_one_text_whatever_the_order_of_its_fields(tmp_path: Path) -> None:
-    for seed, config in enumerate(({"grid": "native", "rate": 0.1}, {"rate": 0.1, "grid": "native"})):
-        store(tmp_path, result(seed=seed, identity=dataclasses.replace(IDENTITY, config=config)))
+    for seed in (0, 1):
+        store(tmp_path, result(seed=seed))
+    path = next((tmp_path / "results").glob("*.json"))
+    document = json.loads(path.read_text())
+    config = document["identity"]["config"]
+    document["identity"]["config"] = dict(reversed(config.items()))
+    path.write_text(json.dumps(document))
     assert load(tmp_path)["config"].nunique() == 1
 
 
