@@ -27,7 +27,8 @@ import tyro
 from torch import Tensor
 
 from benchmarks.timing import begin, finish, shown, spread
-from rice.curate.kmeans import KMeansConfig, learn
+from rice.curate.config import KMeansConfig
+from rice.curate.kmeans import learn
 from rice.curate.nearest import nearest
 
 GOAL_TIME, GOAL_ERROR = 0.5, 1.0

@@ -17,7 +17,6 @@ import dataclasses
 import json
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +29,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import rice
+from rice.curate.config import KMeansConfig, SampleConfig
 from rice.curate.features import FeatureFile, Features, clean, find_features
-from rice.curate.kmeans import KMeansConfig, learn
+from rice.curate.kmeans import learn
 from rice.curate.nearest import nearest
-from rice.errors import RiceError, check_ranges, require
+from rice.errors import RiceError, require
 from rice.files import atomic_path, make_folder, read_json, sha256_file, sha256_json, write_json
 from rice.progress import Progress, bars_if
 from rice.runs import alone, refuse_other, same_run
@@ -45,28 +45,6 @@ CENTRES, LEARNING, LABELS = "centres.safetensors", "learning.json", "labels"
 CLUSTERS, PICTURE, REPORT = "clusters.parquet", "clusters.png", "clusters.json"
 _PARTS = {"cells": "cells", "children": "clusters of each cell", "all": "all clusters"}
 _IDENTITY = b"rice.labels"
-
-
-@dataclass(frozen=True, kw_only=True)
-class SampleConfig:
-    """What centres are learnt from.
-
-    Args:
-        sample: Rows for each cluster, drawn from all; all rows where there are fewer.
-        seed: Of the drawing, and of which rows the first centres are.
-        raw: Compare features as they are; else each is divided by its length.
-        backend: ours, or faiss: flat k-means of faiss, 25 iterations, in one process.
-    """
-
-    sample: int = 256
-    seed: int = 0
-    raw: bool = False
-    backend: str = "ours"
-
-    def __post_init__(self) -> None:
-        """Errors: RiceError naming the fields that are out of range."""
-        holds = {"sample": self.sample >= 1, "seed": self.seed >= 0, "backend": self.backend in ("ours", "faiss")}
-        check_ranges(self, holds, "rice curate cluster")
 
 
 def cluster_features(
@@ -90,7 +68,7 @@ def cluster_features(
         centres_KD = settle(lambda: load_file(out / CENTRES)["centres"]).to(world.device)
         identity = lead(lambda: sha256_file(out / CENTRES))
         settle(lambda: _label(features, out, centres_KD, identity, sample, world, progress))
-        return lead(lambda: _reported(features, out, facts, world, progress))
+        return lead(lambda: _reported(features, out, facts, identity, world, progress))
 
 
 def _claim(out: Path, facts: dict[str, Any]) -> None:
@@ -205,9 +183,11 @@ def _finished(path: Path, identity: str, rows: int) -> dict[str, int] | None:
     return said["dropped"] if said.get("identity") == identity and metadata.num_rows == rows else None
 
 
-def _reported(features: Features, out: Path, facts: dict[str, Any], world: World, progress: Progress) -> dict[str, Any]:
+def _reported(
+    features: Features, out: Path, facts: dict[str, Any], identity: str, world: World, progress: Progress
+) -> dict[str, Any]:
     """Count all labels; write the clusters, the picture and the report."""
-    clusters, identity = int(facts["clusters"]), sha256_file(out / CENTRES)
+    clusters = int(facts["clusters"])
     sizes_K, errors_K = np.zeros(clusters, np.int64), np.zeros(clusters)
     dropped: Counter[str] = Counter()
     for file in progress.track(features.files, "count"):

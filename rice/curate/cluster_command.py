@@ -1,24 +1,20 @@
 """The verb `rice curate cluster`."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import tyro
 
+from rice.curate.config import KMeansConfig, SampleConfig
 from rice.device import AUTO
 
 
 def cluster(
     features: Annotated[Path, tyro.conf.Positional],
     *,
-    clusters: Annotated[int, tyro.conf.arg(aliases=["-k"])],
     out: Path,
-    sample: int = 256,
-    steps: int = 6,
-    cells: int = 0,
-    raw: bool = False,
-    seed: int = 0,
-    backend: Literal["ours", "faiss"] = "ours",
+    kmeans: Annotated[KMeansConfig, tyro.conf.arg(name="")],
+    drawing: Annotated[SampleConfig, tyro.conf.arg(name="")],
     device: str = AUTO,
 ) -> None:
     """Features of regions to K clusters: the labels that RICE learns (paper, section 3.1 and equation 1).
@@ -36,22 +32,14 @@ def cluster(
     Args:
         features: Folder of files of features, or one: NAME.npy (rows, width) of fp16, fp32 or fp64, or NAME.parquet
             with lists in a column `feature`.
-        clusters: How many (the paper: a million).
         out: Folder to write; the same one resumes.
-        sample: Rows for each cluster that centres are learnt from, drawn from all.
-        steps: Lloyd's steps among all clusters, after the two levels.
-        cells: Of the first level; 0: half the root of K.
-        raw: Compare features as they are; else each is divided by its length.
-        seed: Of the drawing, and of which rows the first centres are.
-        backend: ours, or faiss: its flat k-means in one process, 25 iterations.
+        kmeans: How centres are found.
+        drawing: What from.
         device: auto, cpu or cuda.
     """
-    from rice.curate.cluster import REPORT, SampleConfig, cluster_features
-    from rice.curate.kmeans import KMeansConfig
+    from rice.curate.cluster import REPORT, cluster_features
     from rice.train.world import join
 
-    kmeans = KMeansConfig(clusters=clusters, cells=cells, steps=steps)
-    drawing = SampleConfig(sample=sample, seed=seed, raw=raw, backend=backend)
     with join(device) as world:
         report = cluster_features(features, out, kmeans, drawing, world)
         if not world.leads:

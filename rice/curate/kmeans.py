@@ -15,58 +15,22 @@ differ by the order of fp32 sums. Shapes: N points of this rank, K clusters, D w
 import itertools
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from rice.curate.config import KMeansConfig
 from rice.curate.nearest import Nearest, nearest
-from rice.errors import RiceError, check_ranges
+from rice.errors import RiceError
+from rice.loss.ranks import Ranks
+from rice.train.agree import gather
 
 Report = Callable[[str, int, float], None]
 """Called after each step: the part ("cells", "children", "all"), the step, the mean squared distance before it."""
 
 _PER_CELL = 1024
 """Points that a cell of the first level is learnt from."""
-_SOMEBODY_ELSE = 1 << 30
-
-
-@dataclass(frozen=True, kw_only=True)
-class KMeansConfig:
-    """How centres are found.
-
-    Args:
-        clusters: K.
-        cells: Of the first level; 0: half the root of K, at least 1.
-        level_steps: Steps on each of the two levels.
-        steps: Steps among all clusters.
-        overshoot: How far a step goes, over Lloyd's own; 1 to 2.
-        momentum: Share of the step before that is added to each. An overshoot of 1 without momentum is Lloyd's.
-    """
-
-    clusters: int
-    cells: int = 0
-    level_steps: int = 8
-    steps: int = 6
-    overshoot: float = 1.9
-    momentum: float = 0.4
-
-    def __post_init__(self) -> None:
-        """Errors: RiceError naming the fields that are out of range."""
-        holds = {
-            "clusters": self.clusters >= 1,
-            "cells": 0 <= self.cells <= self.clusters,
-            "level_steps": self.level_steps >= 1,
-            "steps": self.steps >= 0,
-            "overshoot": 1 <= self.overshoot < 2,
-            "momentum": 0 <= self.momentum < 1,
-        }
-        check_ranges(self, holds, "rice curate cluster")
-
-    def pace(self, step: int, steps: int) -> tuple[float, float]:
-        """Overshoot and momentum of step `step` of `steps`: the last one is Lloyd's."""
-        return (1.0, 0.0) if step + 1 == steps else (self.overshoot, self.momentum)
 
 
 def learn(points_ND: Tensor, keys_N: Tensor, config: KMeansConfig, report: Report = lambda *_: None) -> Tensor:
@@ -76,9 +40,9 @@ def learn(points_ND: Tensor, keys_N: Tensor, config: KMeansConfig, report: Repor
     points are taken where some are drawn.
     Errors: RiceError for fewer points than clusters.
     """
-    (total,) = _total(torch.tensor([len(points_ND)]))
+    total = int(Ranks().add(torch.tensor(len(points_ND))))
     if total < config.clusters:
-        raise RiceError(f"expected at least as many points as clusters, got {int(total):,} for {config.clusters:,}")
+        raise RiceError(f"expected at least as many points as clusters, got {total:,} for {config.clusters:,}")
     if config.clusters == 1:
         return _step_centres(points_ND, torch.zeros_like(keys_N, dtype=torch.int64), 1)[0]
     count = config.cells or max(1, round(math.sqrt(config.clusters) / 2))
@@ -86,8 +50,7 @@ def learn(points_ND: Tensor, keys_N: Tensor, config: KMeansConfig, report: Repor
     one_N = torch.zeros(int(some_N.sum()), dtype=torch.int64, device=points_ND.device)
     cells_CD = _levels(points_ND[some_N], keys_N[some_N], one_N, torch.tensor([count]), config, report, "cells")
     found = nearest(points_ND, cells_CD)
-    errors_C, sizes_C = _per_cluster(found.labels, found.distances, count)
-    children_C = shares(errors_C.cpu(), sizes_C.cpu(), config.clusters)
+    children_C = shares(_errors(found, count).cpu(), _sizes(found.labels, count).cpu(), config.clusters)
     centres_KD = _levels(points_ND, keys_N, found.labels, children_C, config, report, "children")
     before_KD = centres_KD
     for step in range(config.steps):
@@ -146,7 +109,7 @@ def _drawn(points_ND: Tensor, keys_N: Tensor, bounds: list[int], counts: list[in
     """Of each cell the points of the lowest keys over all ranks, in the order of their keys."""
     own = [keys_N[a:b].sort() for a, b in itertools.pairwise(bounds)]
     offered = [keys.values[:count].tolist() for keys, count in zip(own, counts, strict=True)]
-    everyone = [offered] if not _several() else _gathered(offered)
+    everyone = [offered] if Ranks().size == 1 else gather(lambda: offered)
     centres_KD = points_ND.new_zeros((sum(counts), points_ND.shape[1]))
     first = 0
     for cell, count in enumerate(counts):
@@ -157,7 +120,7 @@ def _drawn(points_ND: Tensor, keys_N: Tensor, bounds: list[int], counts: list[in
             rows, ranks = (list(part) for part in zip(*mine, strict=True))
             centres_KD[rows] = points_ND[bounds[cell] + own[cell].indices[ranks]]
         first += count
-    return _summed(centres_KD)
+    return Ranks().add(centres_KD)
 
 
 def _moved(
@@ -168,7 +131,7 @@ def _moved(
     means_KD, sizes_K = _step_centres(points_ND, found.labels, len(centres_KD))
     moved_KD = torch.lerp(centres_KD, means_KD, overshoot) + momentum * (centres_KD - before_KD)
     moved_KD = torch.where((sizes_K > 0)[:, None], moved_KD, centres_KD)
-    errors_K, _ = _per_cluster(found.labels, found.distances, len(centres_KD))
+    errors_K = _errors(found, len(centres_KD))
     empty_E = (sizes_K == 0).nonzero()[:, 0]
     if len(empty_E):
         fill(moved_KD, empty_E, errors_K, points_ND, found.labels, found.distances)
@@ -183,9 +146,8 @@ def fill(
     How many found one: clusters whose points are all alike have none to give.
     """
     farthest_K = torch.zeros_like(errors_K, dtype=torch.float32)
-    farthest_K.scatter_reduce_(0, labels_N, distances_N, "amax")
-    if _several():
-        dist.all_reduce(farthest_K, dist.ReduceOp.MAX)
+    ranks = Ranks()
+    ranks.reduce(farthest_K.scatter_reduce_(0, labels_N, distances_N, "amax"), dist.ReduceOp.MAX)
     givers_E = errors_K.argsort(descending=True, stable=True)[: len(empty_E)]
     givers_E = givers_E[farthest_K[givers_E] > 0]
     # The first of this rank's points that are as far from each cluster's centre as any.
@@ -194,50 +156,28 @@ def fill(
         0, labels_N[rows_F], rows_F, "amin"
     )
     row_E = row_K[givers_E]
-    holder_E = torch.where(row_E < len(points_ND), _rank(), _SOMEBODY_ELSE)
-    if _several():  # of equally far points on several ranks, the first rank's
-        dist.all_reduce(holder_E, dist.ReduceOp.MIN)
+    # Of equally far points on several ranks, the first rank's.
+    holder_E = ranks.reduce(torch.where(row_E < len(points_ND), ranks.rank, ranks.size), dist.ReduceOp.MIN)
     taken_ED = points_ND.new_zeros((len(givers_E), points_ND.shape[1]))
-    mine_E = holder_E == _rank()
+    mine_E = holder_E == ranks.rank
     taken_ED[mine_E] = points_ND[row_E[mine_E]]
-    centres_KD[empty_E[: len(givers_E)]] = _summed(taken_ED)
+    centres_KD[empty_E[: len(givers_E)]] = ranks.add(taken_ED)
     return len(givers_E)
 
 
 def _step_centres(points_ND: Tensor, labels_N: Tensor, clusters: int) -> tuple[Tensor, Tensor]:
     """Means (K, D) of all ranks' points by label, and how many there are (K,)."""
     sums_KD = points_ND.new_zeros((clusters, points_ND.shape[1])).index_add_(0, labels_N, points_ND)
-    sizes_K = torch.bincount(labels_N, minlength=clusters)
-    sums_KD, sizes_K = _summed(sums_KD), _summed(sizes_K)
-    return sums_KD / sizes_K.clamp(min=1)[:, None], sizes_K
+    sizes_K = _sizes(labels_N, clusters)
+    return Ranks().add(sums_KD) / sizes_K.clamp(min=1)[:, None], sizes_K
 
 
-def _per_cluster(labels_N: Tensor, distances_N: Tensor, clusters: int) -> tuple[Tensor, Tensor]:
-    """Squared error, float64, and size of each cluster, over all ranks."""
-    errors_K = torch.zeros(clusters, dtype=torch.float64, device=labels_N.device)
-    errors_K.index_add_(0, labels_N, distances_N.double())
-    return _summed(errors_K), _summed(torch.bincount(labels_N, minlength=clusters))
+def _errors(found: Nearest, clusters: int) -> Tensor:
+    """Squared error of each cluster, float64, over all ranks."""
+    errors_K = torch.zeros(clusters, dtype=torch.float64, device=found.labels.device)
+    return Ranks().add(errors_K.index_add_(0, found.labels, found.distances.double()))
 
 
-def _several() -> bool:
-    return dist.is_initialized() and dist.get_world_size() > 1
-
-
-def _rank() -> int:
-    return dist.get_rank() if _several() else 0
-
-
-def _summed(values: Tensor) -> Tensor:
-    if _several():
-        dist.all_reduce(values)
-    return values
-
-
-def _total(values: Tensor) -> list[float]:
-    return [float(value) for value in _summed(values)]
-
-
-def _gathered(mine: list[list[float]]) -> list[list[list[float]]]:
-    everyone: list[list[list[float]]] = [[] for _ in range(dist.get_world_size())]
-    dist.all_gather_object(everyone, mine)
-    return everyone
+def _sizes(labels_N: Tensor, clusters: int) -> Tensor:
+    """Points of each cluster, over all ranks."""
+    return Ranks().add(torch.bincount(labels_N, minlength=clusters))

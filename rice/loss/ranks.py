@@ -39,16 +39,19 @@ class Ranks:
 
     def add(self, tensor: Tensor) -> Tensor:
         """The sum over ranks, in place."""
+        return self.reduce(tensor, dist.ReduceOp.SUM)
+
+    def reduce(self, tensor: Tensor, op: dist.ReduceOp.RedOpType) -> Tensor:
+        """The largest, the least, ... over ranks, in place."""
         if self._group is not None and self.size > 1:
-            dist.all_reduce(tensor, group=self._group)
+            dist.all_reduce(tensor, op, group=self._group)
         return tensor
 
     def logsumexp(self, sums: Sums) -> Tensor:
         """Of the summands of all ranks; -inf of none. Only a maximum and a sum travel per region."""
         top, total = sums
         if self._group is not None and self.size > 1:
-            top = top.clone()
-            dist.all_reduce(top, op=dist.ReduceOp.MAX, group=self._group)
+            top = self.reduce(top.clone(), dist.ReduceOp.MAX)
             finite = top.where(top != -torch.inf, 0.0)
             total = self.add(total * (sums.top - finite).exp())
         return Sums(top, total).logarithm()

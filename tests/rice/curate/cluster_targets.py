@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from rice.curate.cluster import SampleConfig, cluster_features
-from rice.curate.kmeans import KMeansConfig
+from rice.curate.cluster import cluster_features
+from rice.curate.config import KMeansConfig, SampleConfig
 from rice.errors import RiceError
 from rice.train.world import join
 

@@ -5,7 +5,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from rice.curate.kmeans import KMeansConfig, learn
+from rice.curate.config import KMeansConfig
+from rice.curate.kmeans import learn
 
 
 def points(count: int, width: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from ranks import Ranks
 from torch import Tensor
 
-from rice.curate.kmeans import KMeansConfig, fill, learn, shares
+from rice.curate.config import KMeansConfig
+from rice.curate.kmeans import fill, learn, shares
 from rice.curate.nearest import nearest
 from rice.errors import RiceError
 
