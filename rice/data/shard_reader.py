@@ -29,7 +29,7 @@ _HEADER = 512
 
 
 class Record(NamedTuple):
-    """One sample's annotations; see `rice.data.shards.Sample`. tokens: arrays of ids."""
+    """One sample's annotations; see `rice.data.shards.Annotations`. tokens: arrays of ids."""
 
     key: str
     width: int

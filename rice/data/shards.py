@@ -10,10 +10,11 @@ of a run (`RegionStream.fingerprint`), as sidecars of 400M pictures are not read
 Shapes: R regions of one picture. Boxes are xyxy in pixels of the upright picture.
 """
 
+import contextlib
 import io
 import re
 import tarfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -54,8 +55,8 @@ _SUFFIX = re.compile(r"[a-z0-9]{1,8}")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Sample:
-    """One picture with its regions.
+class Annotations:
+    """What a sidecar says of one picture and its regions.
 
     key: letters, digits, _ and -; unique in its data set. suffix: jpg, png, ... width, height: of the upright picture.
     boxes: (R, 4) uint16, whole pixels, inside the picture, not empty. labels: object class of each
@@ -64,7 +65,6 @@ class Sample:
     """
 
     key: str
-    image: bytes
     suffix: str
     width: int
     height: int
@@ -73,6 +73,13 @@ class Sample:
     tokens: list[list[int]] = field(default_factory=list)
     scores: list[float] = field(default_factory=list)
     image_labels: list[int] = field(default_factory=list)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Sample(Annotations):
+    """One picture, as the bytes of its file, with its annotations."""
+
+    image: bytes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,25 +104,62 @@ class DatasetInfo:
     format: int = FORMAT
 
 
+Append = Callable[[str, bytes], int]
+"""(file name, content) -> offset of the content in the tar."""
+
+
+@contextlib.contextmanager
+def write_tar(path: Path) -> Iterator[Append]:
+    """Yield what appends a file; the tar is there after a clean exit. Owner and time are zero: same input, same tar."""
+    with (
+        atomic_write(path, "wb") as file,
+        tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar,
+    ):
+
+        def append(name: str, content: bytes) -> int:
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+            stream: IO[bytes] = tar.fileobj  # type: ignore[assignment]
+            return stream.tell() - -(-member.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
+
+        yield append
+
+
 def write_shard(folder: Path, name: str, samples: Iterable[Sample], *, identity: str = "") -> ShardInfo:
     """Write NAME.tar, then NAME.parquet; killed before the second, the shard counts as not written.
 
     identity: any text that tells whether a shard found later is the same one (see `finished_shard`).
-    Errors: RiceError for a sample that does not hold what `Sample` says; nothing is written then.
+    Errors: RiceError for a sample that does not hold what `Annotations` says; nothing is written then.
     """
     rows: list[dict[str, Any]] = []
-    with atomic_write(folder / f"{name}.tar", "wb") as file:
-        with tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar:
-            for sample in samples:
-                rows.append(_row(sample) | {"offset": _append(tar, sample), "length": len(sample.image)})
-        tar_bytes = file.tell()
+    with write_tar(folder / f"{name}.tar") as append:
+        for sample in samples:
+            row = sidecar_row(sample)
+            if not sample.image:
+                raise RiceError(f"sample {sample.key!r}: bad image; expected the bytes of a picture's file, got none")
+            offset = append(f"{sample.key}.{sample.suffix}", sample.image)
+            rows.append(row | {"offset": offset, "length": len(sample.image)})
         _distinct(name, rows)
-    info = ShardInfo(name=name, samples=len(rows), regions=sum(len(r["labels"]) for r in rows), tar_bytes=tar_bytes)
+    return write_sidecar(folder, name, rows, identity=identity)
+
+
+def write_sidecar(
+    folder: Path, name: str, rows: Sequence[Mapping[str, Any]], *, identity: str = "", extra: Sequence[pa.Field] = ()
+) -> ShardInfo:
+    """Write NAME.parquet beside NAME.tar: `sidecar_row`s with the picture's offset and length in the tar.
+
+    extra: columns beside SCHEMA's, which readers of shards pass over. Errors: RiceError where there is no row, or two
+    have one key.
+    """
+    _distinct(name, rows)
+    tar_bytes = (folder / f"{name}.tar").stat().st_size
     metadata = {IDENTITY_KEY: f"{tar_bytes} {identity}".encode()}
-    table = pa.Table.from_pylist(rows, schema=SCHEMA).replace_schema_metadata(metadata)
+    schema = pa.schema([*SCHEMA, *extra], metadata=metadata)
+    table = pa.Table.from_pylist(list(rows), schema=schema)
     with atomic_path(folder / f"{name}.parquet") as path:
         pq.write_table(table, path, compression="zstd")
-    return info
+    return ShardInfo(name=name, samples=len(rows), regions=sum(len(r["labels"]) for r in rows), tar_bytes=tar_bytes)
 
 
 def finished_shard(folder: Path, name: str, *, identity: str) -> ShardInfo | None:
@@ -139,23 +183,13 @@ def write_dataset(folder: Path, info: DatasetInfo) -> None:
     write_json(folder / DATASET, asdict(info))
 
 
-def _append(tar: tarfile.TarFile, sample: Sample) -> int:
-    """Returns the offset of the picture's bytes. Owner and time are left at zero: the same input, the same file."""
-    member = tarfile.TarInfo(f"{sample.key}.{sample.suffix}")
-    member.size = len(sample.image)
-    tar.addfile(member, io.BytesIO(sample.image))
-    stream: IO[bytes] = tar.fileobj  # type: ignore[assignment]
-    return stream.tell() - -(-member.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
-
-
-def _row(sample: Sample) -> dict[str, Any]:
-    """Errors: RiceError naming the sample and the field."""
+def sidecar_row(sample: Annotations) -> dict[str, Any]:
+    """A sidecar's row but for the picture's place in the tar. Errors: RiceError naming the sample and the field."""
     boxes_R4, edges = sample.boxes, (sample.width, sample.height)
     count = len(boxes_R4)
     problems = {
         "key": not _KEY.fullmatch(sample.key),
         "suffix": not _SUFFIX.fullmatch(sample.suffix),
-        "image": not sample.image,
         "width or height": not all(0 < edge <= MAX_EDGE for edge in edges),
         "boxes": boxes_R4.shape != (count, 4)
         or bool((boxes_R4[:, :2] >= boxes_R4[:, 2:]).any())
@@ -167,7 +201,9 @@ def _row(sample: Sample) -> dict[str, Any]:
     }
     wrong = [name for name, bad in problems.items() if bad]
     if wrong:
-        raise RiceError(f"sample {sample.key!r}: bad {', '.join(wrong)}; see rice.data.shards.Sample for what is asked")
+        raise RiceError(
+            f"sample {sample.key!r}: bad {', '.join(wrong)}; see rice.data.shards.Annotations for what is asked"
+        )
     return {
         "key": sample.key,
         "suffix": sample.suffix,
@@ -181,7 +217,7 @@ def _row(sample: Sample) -> dict[str, Any]:
     }
 
 
-def _distinct(name: str, rows: list[dict[str, Any]]) -> None:
+def _distinct(name: str, rows: Sequence[Mapping[str, Any]]) -> None:
     keys = [row["key"] for row in rows]
     if not keys:
         raise RiceError(f"shard {name}: expected at least one sample")
