@@ -5,13 +5,14 @@ Shapes: H, W one picture, R its regions. Boxes are xyxy in pixels.
 
 import io
 from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from rice.data.coco import CocoAnnotation, CocoImage
+from rice.data.coco import CocoImage
 from rice.data.jpeg_window import restart_interval
 from rice.data.shards import Sample
 
@@ -35,7 +36,7 @@ def sample_of(image: CocoImage, content: bytes, min_edge: int) -> Sample:
         labels=[single[i].category for i in kept],
         tokens=[[] for _ in kept],
         scores=[1.0 for _ in kept],
-        image_labels=_by_area([single[i] for i in kept]),
+        image_labels=by_area((single[i].category, single[i].area) for i in kept),
     )
 
 
@@ -67,9 +68,9 @@ def _outwards(boxes_R4: NDArray[np.float64]) -> NDArray[np.uint16]:
     return np.concatenate([np.floor(boxes_R4[:, :2]), np.ceil(boxes_R4[:, 2:])], axis=1).astype(np.uint16)
 
 
-def _by_area(annotations: list[CocoAnnotation]) -> list[int]:
-    """Categories by the area that they cover, largest first."""
+def by_area(regions: Iterable[tuple[int, float]]) -> list[int]:
+    """From (label, area) of a picture's regions: labels by the area that they cover, largest first."""
     areas: defaultdict[int, float] = defaultdict(float)
-    for annotation in annotations:
-        areas[annotation.category] += annotation.area
-    return sorted(areas, key=lambda category: (-areas[category], category))
+    for label, area in regions:
+        areas[label] += area
+    return sorted(areas, key=lambda label: (-areas[label], label))

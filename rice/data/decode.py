@@ -48,7 +48,7 @@ def decode_crop(data: bytes, frame: tuple[int, int], crop: Crop, size: int, *, f
     if decoded is None:
         decoded, reduction = (np.array(_open(data, frame)), crop), 1
     pixels, place = decoded
-    return _resize(pixels, Crop(*(edge // reduction for edge in place)), size, flip)
+    return resize_crop(pixels, Crop(*(edge // reduction for edge in place)), size, flip)
 
 
 def decode_picture(data: bytes, frame: tuple[int, int]) -> Pixels:
@@ -93,21 +93,22 @@ def _open(data: bytes, frame: tuple[int, int]) -> Image.Image:
                 raise DamagedPictureError(
                     f"expected {frame[0]}x{frame[1]} pixels, got {upright.width}x{upright.height}"
                 )
-            return _to_rgb(upright)
+            return to_rgb(upright)
     except DECODER_ERRORS as error:
         raise DamagedPictureError(_one_line(error)) from error
 
 
-def _to_rgb(picture: Image.Image) -> Image.Image:
-    """8 bits a channel. Of 16 bits the upper 8 count; Pillow's own conversion would clip at 255."""
+def to_rgb(picture: Image.Image) -> Image.Image:
+    """RGB of 8 bits a channel. Of 16 bits the upper 8 count; Pillow's own conversion would clip at 255."""
     if picture.mode.startswith("I"):
         wide = np.asarray(picture).astype(np.int64)
         return Image.fromarray((wide >> 8).clip(0, 255).astype(np.uint8)).convert("RGB")
     return picture.convert("RGB")
 
 
-def _resize(pixels_HW3: Pixels, place: Crop, size: int, flip: bool) -> Tensor:
-    """The strides of the whole picture tell torch that channels come last, and its result is laid out alike."""
+def resize_crop(pixels_HW3: Pixels, place: Crop, size: int, flip: bool = False) -> Tensor:
+    """A crop of a decoded picture, resized as `decode_crop` does: uint8 (3, S, S), channels last in memory."""
+    # The strides of the whole picture tell torch that channels come last, and its result is laid out alike.
     left, top, width, height = place
     image_13HW = torch.from_numpy(pixels_HW3)[None].permute(0, 3, 1, 2)
     crop_13hw = image_13HW[:, :, top : top + height, left : left + width]

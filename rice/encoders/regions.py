@@ -20,28 +20,41 @@ from rice.encoders.load import load_encoder
 from rice.encoders.region_checkpoint import attach
 from rice.encoders.regions_command import Pool
 from rice.encoders.spec import EncoderSpec
+from rice.encoders.weights import PUBLISHED
 from rice.errors import RiceError
 from rice.model.region import roi_mean
 from rice.model.vit import ViT
 
 
-def embed(picture: Image.Image, corners_N4: NDArray[np.float32], name: str, pool: Pool, device: str) -> Tensor:
-    """(N, D), of length 1, fp32, on `device`. Errors: RiceError where the encoder has no trained region layers."""
-    layers = _region_layers(name) if pool == "layers" else None
-    encoder = load_encoder(name, device=device)
-    height, width = input_size(picture.height, picture.width, encoder.spec)
-    resampling = Image.Resampling[encoder.spec.preprocessing.interpolation.upper()]
-    pixels_3HW = pil_to_tensor(picture.resize((width, height), resampling)).float() / 255
-    scale = np.array([width / picture.width, height / picture.height] * 2, dtype=np.float32)
-    boxes_1N4 = torch.from_numpy(corners_N4 * scale)[None].to(device)
-    with torch.no_grad():
-        if layers is None:
-            return _roi_embeddings(encoder, pixels_3HW[None], boxes_1N4)
-        if encoder.spec.layer != -1:
-            raise RiceError(f"region layers look at the last hidden state; leave out layer={encoder.spec.layer}")
-        model = attach(cast(ViT, encoder.module), layers).to(device)
-        embeddings_ND: Tensor = model(encoder.normalise(pixels_3HW[None]), boxes_1N4).regions[0]
-        return embeddings_ND
+class OnePass:
+    """An encoder with a way to read regions from its patches. Errors: RiceError where it has no trained region layers,
+    or they are asked for at another layer than the last."""
+
+    def __init__(self, name: str, pool: Pool, device: str, *, weights: str | None = PUBLISHED) -> None:
+        layers = _region_layers(name) if pool == "layers" else None
+        self.encoder = load_encoder(name, weights=weights, device=device)
+        if layers is not None and self.encoder.spec.layer != -1:
+            raise RiceError(f"region layers look at the last hidden state; leave out layer={self.encoder.spec.layer}")
+        self.model = None if layers is None else attach(cast(ViT, self.encoder.module), layers).to(self.encoder.device)
+
+    @property
+    def width(self) -> int:
+        """Of an embedding."""
+        return self.encoder.spec.width
+
+    def __call__(self, picture: Image.Image, corners_N4: NDArray[np.float32]) -> Tensor:
+        """(N, D), of length 1, fp32, on the encoder's device. corners: xyxy, pixels of the picture."""
+        encoder = self.encoder
+        height, width = input_size(picture.height, picture.width, encoder.spec)
+        resampling = Image.Resampling[encoder.spec.preprocessing.interpolation.upper()]
+        pixels_3HW = pil_to_tensor(picture.resize((width, height), resampling)).float() / 255
+        scale = np.array([width / picture.width, height / picture.height] * 2, dtype=np.float32)
+        boxes_1N4 = torch.from_numpy(corners_N4 * scale)[None].to(encoder.device)
+        with torch.no_grad():
+            if self.model is None:
+                return _roi_embeddings(encoder, pixels_3HW[None], boxes_1N4)
+            embeddings_ND: Tensor = self.model(encoder.normalise(pixels_3HW[None]), boxes_1N4).regions[0]
+            return embeddings_ND
 
 
 def input_size(height: int, width: int, spec: EncoderSpec) -> tuple[int, int]:

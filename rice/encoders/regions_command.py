@@ -59,11 +59,11 @@ def regions(
     """
     _check_suffix("--out", out, _FORMATS)
     _check_suffix("--picture", picture, _PICTURES)
-    from rice.encoders.regions import embed
+    from rice.encoders.regions import OnePass
 
     upright = open_upright(image)
     found = read_boxes(boxes, upright.size)
-    embeddings_ND = embed(upright, found.corners, encoder, pool, device).cpu().numpy()
+    embeddings_ND = OnePass(encoder, pool, device)(upright, found.corners).cpu().numpy()
     similarity_NN = embeddings_ND @ embeddings_ND.T
     _print(similarity_NN, found)
     if out is not None:
