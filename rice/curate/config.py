@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+from rice.device import AUTO
 from rice.errors import check_ranges
 
 _VERB = "rice curate cluster"
@@ -67,3 +68,64 @@ class SampleConfig:
         """Errors: RiceError naming the fields that are out of range."""
         holds = {"sample": self.sample >= 1, "seed": self.seed >= 0, "backend": self.backend in ("ours", "faiss")}
         check_ranges(self, holds, _VERB)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineConfig:
+    """Where stages run.
+
+    Args:
+        engine: local: on this machine. ray: on a Ray cluster (rice-suite[ray]) whose machines all see OUT.
+        workers: At a time; each has one core, or one GPU. 0: all there are.
+        device: auto, cpu or cuda.
+    """
+
+    engine: Literal["local", "ray"] = "local"
+    workers: int = 0
+    device: str = AUTO
+
+    def __post_init__(self) -> None:
+        """Errors: RiceError naming the fields that are out of range."""
+        check_ranges(self, {"workers": self.workers >= 0, "engine": self.engine in ("local", "ray")}, "rice curate")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckConfig:
+    """Which pictures are taken.
+
+    Args:
+        min_edge: Pixels that both edges of a picture must have (the paper: 336).
+        most_pixels: Pictures with more are left out undecoded: they may be decompression bombs.
+    """
+
+    min_edge: int = 336
+    most_pixels: int = 178_956_970
+
+    def __post_init__(self) -> None:
+        """Errors: RiceError naming the fields that are out of range."""
+        holds = {"min_edge": self.min_edge >= 1, "most_pixels": 1 <= self.most_pixels <= 178_956_970}
+        check_ranges(self, holds, "rice curate")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmbedConfig:
+    """What the clusters are of.
+
+    Args:
+        encoder: Any of `rice encoders`, or rice:DIR, hf:..., open_clip:..., timm:...; the paper takes CLIP's. NAME@SIZE
+            picks the size of its input. mini-s8-128 comes with the package.
+        weights: default: the published ones; none: random ones; or a path.
+        pool: crops: every region is seen by itself, as a square. roi_align: the whole picture is seen once, and a
+            region is the mean of its patches. layers: the same by RICE's trained region layers (rice:DIR).
+        batch: Crops that are embedded at once.
+    """
+
+    encoder: str = "clip-l14-336"
+    weights: str = "default"
+    pool: Literal["crops", "roi_align", "layers"] = "crops"
+    batch: int = 32
+
+    def __post_init__(self) -> None:
+        """Errors: RiceError naming the fields that are out of range."""
+        holds = {"batch": self.batch >= 1, "pool": self.pool in ("crops", "roi_align", "layers")}
+        check_ranges(self, holds, "rice curate embed")

@@ -1,0 +1,323 @@
+"""Where pictures come from: folders, tar files, Parquet files with the pictures' bytes; in shards, in a fixed order.
+
+A folder may be in COCO's layout, whose boxes come along, and any picture KEY.jpg may have a KEY.json beside it, as
+SA-1B's do. Whatever lies in a source is data: names are never paths to write to, and nothing is executed.
+
+Shapes: R annotated boxes of one picture.
+"""
+
+import os
+import re
+import tarfile
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rice.data.picture import PICTURES
+from rice.errors import RiceError, os_errors_as
+from rice.files import sha256_json
+
+_TARS = (".tar", ".tar.gz", ".tgz")
+_COLUMNS = ("image", "jpg", "jpeg", "png", "webp", "image_bytes", "bytes")
+"""Of Parquet files: img2dataset names the column after the format, Hugging Face's data sets call it image."""
+_ROWS = 64
+_MOST_JSON = 64 << 20
+"""Bytes of annotations that are read beside one picture."""
+
+
+class Annotated(NamedTuple):
+    """What a COCO file says of a picture: boxes (R, 4), xyxy in pixels of a picture of width x height."""
+
+    boxes: NDArray[np.float64]
+    width: int
+    height: int
+
+
+class Candidate(NamedTuple):
+    """A picture as it was found. content: None where the source has none. annotation: of a COCO file, or a KEY.json's
+    content."""
+
+    name: str
+    content: bytes | None
+    annotation: bytes | Annotated | None = None
+
+
+class SourceShard(Protocol):
+    """Some pictures of one source."""
+
+    @property
+    def name(self) -> str:
+        """Of the shard that they become."""
+        ...
+
+    def fingerprint(self) -> str:
+        """SHA-256 of names and sizes: what is looked at of terabytes."""
+        ...
+
+    def count(self) -> int | None:
+        """How many pictures there are, where that is known without reading them."""
+        ...
+
+    def candidates(self) -> Iterator[Candidate]:
+        """In the same order every time. Errors: RiceError where the source cannot be read at all."""
+        ...
+
+
+@dataclass(frozen=True)
+class FolderShard:
+    """Files of a folder. annotated: those that a COCO file names."""
+
+    name: str
+    root: Path
+    files: tuple[str, ...]
+    annotated: dict[str, Annotated]
+
+    def fingerprint(self) -> str:
+        """Of names, sizes and boxes."""
+        with os_errors_as(f"cannot read {self.root}"):
+            sizes = [[file, (self.root / file).stat().st_size] for file in self.files]
+        boxes = {file: [found.boxes.tolist(), found.width, found.height] for file, found in self.annotated.items()}
+        return sha256_json([sizes, boxes])
+
+    def count(self) -> int:
+        """Its files."""
+        return len(self.files)
+
+    def candidates(self) -> Iterator[Candidate]:
+        """By name."""
+        for file in self.files:
+            path = self.root / file
+            with os_errors_as(f"cannot read {path}"):
+                content, beside = path.read_bytes(), path.with_suffix(".json")
+                annotation: bytes | Annotated | None = self.annotated.get(file)
+                if annotation is None and beside.is_file() and beside.stat().st_size <= _MOST_JSON:
+                    annotation = beside.read_bytes()
+            yield Candidate(file, content, annotation)
+
+
+@dataclass(frozen=True)
+class TarShard:
+    """A tar file in WebDataset's layout: KEY.jpg, and KEY.json next to it."""
+
+    name: str
+    path: Path
+
+    def fingerprint(self) -> str:
+        """Of its name and size."""
+        with os_errors_as(f"cannot read {self.path}"):
+            return sha256_json([self.path.name, self.path.stat().st_size])
+
+    def count(self) -> None:
+        """A tar has no list of what it holds."""
+
+    def candidates(self) -> Iterator[Candidate]:
+        """In the tar's order. A file that is cut off ends with a candidate that has no content, and says so."""
+        pending: Candidate | None = None
+        key, annotation, whole = "", None, False
+        try:
+            with tarfile.open(self.path, "r:*") as tar:
+                for member in tar:
+                    suffix = Path(member.name).suffix.lower()
+                    if not member.isfile() or suffix not in (*PICTURES, ".json"):
+                        continue
+                    stem, content = member.name[: -len(suffix)], _content(tar, member, suffix)
+                    if pending is not None and (stem != key or suffix != ".json"):
+                        yield pending
+                        pending = None
+                    if stem != key:
+                        key, annotation = stem, None
+                    if suffix != ".json":
+                        pending = Candidate(member.name, content, annotation)
+                    elif pending is None:
+                        annotation = content
+                    else:
+                        pending = pending._replace(annotation=content)
+                whole = _ends(tar)
+        except (tarfile.TarError, zlib.error, EOFError, OSError) as error:
+            if not self.path.is_file():
+                raise RiceError(f"cannot read {self.path}: {error}") from error
+        if pending is not None:
+            yield pending
+        if not whole:
+            yield Candidate(f"{self.path.name}: cut off or no tar file", None)
+
+
+@dataclass(frozen=True)
+class ParquetShard:
+    """A Parquet file with a column of pictures' bytes, as img2dataset and Hugging Face write."""
+
+    name: str
+    path: Path
+
+    def fingerprint(self) -> str:
+        """Of its name and size."""
+        with os_errors_as(f"cannot read {self.path}"):
+            return sha256_json([self.path.name, self.path.stat().st_size])
+
+    def count(self) -> int:
+        """Its rows. Errors: RiceError where the file is not readable."""
+        return int(self._opened().metadata.num_rows)
+
+    def _opened(self) -> Any:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        try:
+            return pq.ParquetFile(self.path)
+        except (pa.ArrowException, OSError) as error:
+            raise self._unreadable(error) from error
+
+    def _unreadable(self, error: Exception) -> RiceError:
+        reason = " ".join(str(error).split())
+        return RiceError(f"{self.path} is not a readable Parquet file ({reason[:200]}); get a whole copy")
+
+    def candidates(self) -> Iterator[Candidate]:
+        """By row; named by `key` where there is such a column, else by number."""
+        import pyarrow as pa
+
+        file = self._opened()
+        try:
+            column = _picture_column(self.path, file.schema_arrow)
+            keys = ["key"] if "key" in file.schema_arrow.names else []
+            row = 0
+            for batch in file.iter_batches(_ROWS, columns=[column, *keys]):
+                contents = _contents(batch[column])
+                names = batch["key"].to_pylist() if keys else [None] * len(contents)
+                for name, content in zip(names, contents, strict=True):
+                    yield Candidate(f"row {row}" if name is None else str(name), content)
+                    row += 1
+        except (pa.ArrowException, OSError) as error:
+            raise self._unreadable(error) from error
+
+
+def find_sources(places: Sequence[Path], per_shard: int) -> list[SourceShard]:
+    """All shards of all places. per_shard: pictures of a folder in each; a tar or Parquet file is a shard itself.
+
+    Errors: RiceError for a place that is not there, or holds no pictures; a broken COCO file.
+    """
+    shards: list[SourceShard] = []
+    names: set[str] = set()
+    for place in places:
+        stem = _distinct(_plain(place.resolve().name.split(".")[0]), names)
+        found = _of_place(place, stem, per_shard)
+        if not found:
+            raise RiceError(f"expected pictures, tar or Parquet files at {place}, found none")
+        shards += found
+    return shards
+
+
+def _of_place(place: Path, stem: str, per_shard: int) -> list[SourceShard]:
+    if place.is_file():
+        if (archive := _archive(f"{stem}-000000", place)) is None:
+            raise RiceError(f"expected a folder, a tar file or a Parquet file, got {place}")
+        return [archive]
+    if not place.is_dir():
+        raise RiceError(f"no such file or folder: {place}")
+    files = _files(place)
+    archives = [file for file in files if _archive("", place / file) is not None]
+    tars = {_stem(file) for file in archives if not file.lower().endswith(".parquet")}
+    # A Parquet file beside its tar holds what img2dataset knows of the pictures, not the pictures.
+    archives = [file for file in archives if not (file.lower().endswith(".parquet") and _stem(file) in tars)]
+    shards = [_archive(f"{stem}-{k:06d}", place / file) for k, file in enumerate(archives)]
+    pictures = [file for file in files if Path(file).suffix.lower() in PICTURES]
+    annotated = _annotated(place) if pictures else {}
+    groups = [tuple(pictures[k : k + per_shard]) for k in range(0, len(pictures), per_shard)]
+    folders: list[SourceShard] = [
+        FolderShard(f"{stem}-{k:06d}", place, group, {file: annotated[file] for file in group if file in annotated})
+        for k, group in enumerate(groups, start=len(archives))
+    ]
+    return [*(shard for shard in shards if shard is not None), *folders]
+
+
+def _stem(file: str) -> str:
+    return file.partition(".")[0]
+
+
+def _archive(name: str, path: Path) -> SourceShard | None:
+    if path.name.lower().endswith(_TARS):
+        return TarShard(name, path)
+    return ParquetShard(name, path) if path.suffix.lower() == ".parquet" else None
+
+
+def _files(place: Path) -> list[str]:
+    """Names below the folder, sorted; hidden ones and links to folders are passed over."""
+    found = []
+    for folder, folders, names in os.walk(place):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        base = Path(folder).relative_to(place)
+        found += [(base / name).as_posix() for name in names if not name.startswith(".")]
+    return sorted(found)
+
+
+def _annotated(place: Path) -> dict[str, Annotated]:
+    """Pictures of a folder in COCO's or its relatives' layout, by name; crowds are left out."""
+    from rice.data.coco import find_splits, open_split
+
+    try:
+        splits = find_splits(place)
+    except RiceError:
+        return {}
+    annotated: dict[str, Annotated] = {}
+    for name in splits:
+        for image in open_split(place, name).images:
+            single = [annotation.box for annotation in image.annotations if not annotation.iscrowd]
+            boxes_R4 = np.array(single, dtype=np.float64).reshape(-1, 4)
+            file = image.path.relative_to(place).as_posix()
+            annotated.setdefault(file, Annotated(boxes_R4, image.width, image.height))
+    return annotated
+
+
+def _plain(name: str) -> str:
+    """Letters, digits, _ and -; not too long for a key."""
+    return re.sub(r"[^A-Za-z0-9_-]", "_", name).strip("_-")[:40] or "pictures"
+
+
+def _distinct(name: str, taken: set[str]) -> str:
+    chosen = next(c for c in (name, *(f"{name}-{k}" for k in range(2, 10_000))) if c not in taken)
+    taken.add(chosen)
+    return chosen
+
+
+def _content(tar: tarfile.TarFile, member: tarfile.TarInfo, suffix: str) -> bytes | None:
+    """None where the tar ends before the member does, and for annotations of absurd size."""
+    if suffix == ".json" and member.size > _MOST_JSON:
+        return None
+    stream = tar.extractfile(member)
+    content = stream.read() if stream is not None else b""
+    return content if len(content) == member.size else None
+
+
+def _ends(tar: tarfile.TarFile) -> bool:
+    """Whether a block of zeros ends the tar; the library takes a header that is cut off for the end, too."""
+    stream = tar.fileobj
+    if stream is None:
+        return False
+    stream.seek(tar.offset)
+    return stream.read(tarfile.BLOCKSIZE) == bytes(tarfile.BLOCKSIZE)
+
+
+def _picture_column(path: Path, schema: Any) -> str:
+    import pyarrow as pa
+
+    def holds(kind: Any) -> bool:
+        if pa.types.is_struct(kind):
+            return kind.get_field_index("bytes") >= 0 and holds(kind.field("bytes").type)
+        return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+
+    for name in _COLUMNS:
+        if name in schema.names and holds(schema.field(name).type):
+            return name
+    raise RiceError(
+        f"{path}: expected pictures' bytes in a column named {', '.join(_COLUMNS[:-1])} or {_COLUMNS[-1]}, got "
+        f"{', '.join(schema.names)}"
+    )
+
+
+def _contents(column: Any) -> list[bytes | None]:
+    values = column.to_pylist()
+    return [value.get("bytes") if isinstance(value, dict) else value for value in values]

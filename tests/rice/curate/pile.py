@@ -1,0 +1,87 @@
+"""Piles of small pictures, good and bad, in every layout that curation reads."""
+
+import io
+import json
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+
+def pixels(number: int, width: int = 80, height: int = 64) -> np.ndarray:
+    """A picture like no other: four flat quarters."""
+    colours = np.random.default_rng(number).integers(0, 256, (2, 2, 3), dtype=np.uint8)
+    return colours.repeat(height // 2, axis=0).repeat(width // 2, axis=1)
+
+
+def encoded(array: np.ndarray | Image.Image, kind: str = "JPEG", **options: Any) -> bytes:
+    image = array if isinstance(array, Image.Image) else Image.fromarray(array)
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def jpeg(number: int, **size: int) -> bytes:
+    return encoded(pixels(number, **size), quality=95)
+
+
+def turned(array: np.ndarray, orientation: int) -> bytes:
+    """A JPEG that EXIF asks to be turned."""
+    image = Image.fromarray(array)
+    exif = image.getexif()
+    exif[0x0112] = orientation
+    return encoded(image, quality=95, exif=exif)
+
+
+def bomb() -> bytes:
+    """A PNG of a hundred bytes whose header announces 60,000 x 60,000 pixels."""
+    import struct
+    import zlib
+
+    header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+
+
+def write_files(folder: Path, files: dict[str, bytes]) -> Path:
+    for name, content in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+    return folder
+
+
+def write_tar(path: Path, files: dict[str, bytes], mode: str = "w") -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, mode) as tar:  # type: ignore[call-overload]
+        for name, content in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    return path
+
+
+def sa1b(width: int, height: int, boxes: list[list[float]]) -> bytes:
+    """An annotation file as SA-1B has beside each picture, with masks as RLE."""
+    from pycocotools import mask as coco_mask
+
+    annotations = []
+    for number, (x0, y0, x1, y1) in enumerate(boxes):
+        plane = np.zeros((height, width), np.uint8, order="F")
+        plane[int(y0) : int(y1), int(x0) : int(x1)] = 1
+        rle = coco_mask.encode(plane)
+        annotations.append(
+            {
+                "id": number,
+                "bbox": [x0, y0, x1 - x0, y1 - y0],
+                "segmentation": {"size": rle["size"], "counts": rle["counts"].decode()},
+                "predicted_iou": 0.9 - 0.1 * number,
+                "stability_score": 0.95,
+            }
+        )
+    image = {"image_id": 1, "width": width, "height": height, "file_name": "sa_1.jpg"}
+    return json.dumps({"image": image, "annotations": annotations}).encode()
