@@ -13,7 +13,7 @@ import itertools
 import json
 from collections import Counter
 from collections.abc import Generator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from rice.curate.scan import DAMAGED, DUPLICATE, ScanStage, orientation_of
+from rice.curate.scan import DAMAGED, DUPLICATE, ScanStage, one_line, orientation_of
 from rice.curate.sources import Annotated, Candidate, SourceShard
 from rice.curate.stage import Done, Stage, Work, read_manifest
 from rice.data.decode import DamagedPictureError, decode_picture, to_rgb
@@ -76,6 +76,10 @@ class DecodeStage(Stage):
         """What the scan found, and which of it is there already."""
         scanned = read_manifest(self.out, ScanStage.name, shard)
         return [scanned.digest if scanned else "", sha256_json(sorted(self.twice[shard]))]
+
+    def only(self, shard: str) -> "DecodeStage":
+        """Without the other sources."""
+        return replace(self, sources={shard: self.sources[shard]}, twice={shard: self.twice[shard]})
 
     def open(self, device: str) -> Work:
         """Nothing is loaded."""
@@ -130,7 +134,7 @@ def _decoded(row: dict[str, Any], candidate: Candidate) -> dict[str, Any]:
         content, suffix, converted, orientation = _plain(candidate.content or b"", row["format"])
         decode_picture(content, (row["width"], row["height"]))
     except (DamagedPictureError, *DECODER_ERRORS) as error:
-        return plain | {"reason": DAMAGED, "detail": " ".join(str(error).split())[:200]}
+        return plain | {"reason": DAMAGED, "detail": one_line(error)}
     plain |= {"content": content, "suffix": suffix, "converted": converted, "detail": ""}
     try:
         return plain | own_regions(candidate.annotation, row["width"], row["height"], orientation)

@@ -8,13 +8,13 @@ import multiprocessing
 import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import wait as wait_for
 from typing import Any
 
 from rice.curate.config import EngineConfig
-from rice.curate.stage import Stage, Work
+from rice.curate.stage import Stage
 from rice.errors import RiceError
 from rice.progress import Progress
 
@@ -22,31 +22,50 @@ _POLL_S = 0.2
 _ONE_CORE = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
-def run_stage(stage: Stage, pictures: Mapping[str, int | None], config: EngineConfig, progress: Progress) -> None:
-    """Do what is not done yet of the stage's shards. pictures: shard -> how many it has, where that is known.
+class Engine:
+    """Runs stages. Its workers live from the first stage to the last: to start one takes seconds.
 
-    Errors: RiceError of a shard's work; of a worker that was killed.
+    shards: the most that any stage has.
     """
-    stage.claim()
-    todo = [shard for shard in pictures if not stage.finished(shard)]
-    if not todo:
-        return
-    if config.engine == "ray":
-        from rice.curate.ray_engine import on_ray
 
-        ticks = on_ray(stage, todo, config)
-    else:
-        ticks = _here(stage, todo, config)
-    counts = [pictures[shard] for shard in todo]
-    known = [count for count in counts if count is not None]
-    for _ in progress.track(ticks, stage.name, total=sum(known) if len(known) == len(counts) else None):
-        pass
+    def __init__(self, config: EngineConfig, shards: int) -> None:
+        self.config = config
+        self.shards = shards
+        self._pool: _Pool | None = None
 
+    def __enter__(self) -> "Engine":
+        return self
 
-def _here(stage: Stage, shards: Sequence[str], config: EngineConfig) -> Iterator[None]:
-    devices = _devices(config.device)
-    workers = min(config.workers or len(devices), len(shards))
-    return _alone(stage, shards, devices[0]) if workers == 1 else _pool(stage, shards, devices, workers)
+    def __exit__(self, *_: object) -> None:
+        if self._pool is not None:
+            self._pool.close()
+
+    def run(self, stage: Stage, pictures: Mapping[str, int | None], progress: Progress) -> None:
+        """Do what is not done yet of the stage's shards. pictures: shard -> how many it has, where that is known.
+
+        Errors: RiceError of a shard's work; of a worker that was killed.
+        """
+        stage.claim()
+        todo = [shard for shard in pictures if not stage.finished(shard)]
+        if not todo:
+            return
+        counts = [pictures[shard] for shard in todo]
+        known = [count for count in counts if count is not None]
+        total = sum(known) if len(known) == len(counts) else None
+        for _ in progress.track(self._ticks(stage, todo), stage.name, total=total):
+            pass
+
+    def _ticks(self, stage: Stage, todo: Sequence[str]) -> Iterator[None]:
+        if self.config.engine == "ray":
+            from rice.curate.ray_engine import on_ray
+
+            return on_ray(stage, todo, self.config)
+        devices = _devices(self.config.device)
+        workers = min(self.config.workers or len(devices), self.shards)
+        if workers == 1:
+            return _alone(stage, todo, devices[0])
+        self._pool = self._pool or _Pool(workers, devices, self.shards)
+        return self._pool.ticks(stage, todo)
 
 
 def _devices(name: str) -> list[str]:
@@ -82,20 +101,29 @@ def one_core() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _pool(stage: Stage, shards: Sequence[str], devices: Sequence[str], workers: int) -> Iterator[None]:
-    """In processes of their own, which die with this one."""
-    context = multiprocessing.get_context("spawn")
-    progress = context.RawArray("q", len(shards))  # each shard has its own number: no lock that a killed worker holds
-    number = context.Value("i", 0)
-    with _environment(dict.fromkeys(_ONE_CORE, "1")):
-        pool = ProcessPoolExecutor(workers, context, _begin, (stage, progress, number, tuple(devices)))
+class _Pool:
+    """Processes that die with this one."""
+
+    def __init__(self, workers: int, devices: Sequence[str], shards: int) -> None:
+        context = multiprocessing.get_context("spawn")
+        # Each shard has its own number: no lock that a killed worker could hold.
+        self._progress = context.RawArray("q", shards)
+        number = context.Value("i", 0)
+        self._executor = ProcessPoolExecutor(workers, context, _begin, (self._progress, number, tuple(devices)))
+
+    def close(self) -> None:
+        self._executor.shutdown(wait=True, cancel_futures=True)
+
+    def ticks(self, stage: Stage, shards: Sequence[str]) -> Iterator[None]:
+        self._progress[:] = [0] * len(self._progress)
         try:
-            waiting = {pool.submit(_do, k, shard) for k, shard in enumerate(shards)}
+            with _environment(dict.fromkeys(_ONE_CORE, "1")):  # processes are started as they are needed
+                waiting = {self._executor.submit(_do, stage.only(shard), k, shard) for k, shard in enumerate(shards)}
             seen = 0
             while waiting:
-                finished, waiting = wait(waiting, timeout=_POLL_S)
-                yield from [None] * (sum(progress) - seen)
-                seen = sum(progress)
+                finished, waiting = wait(waiting, timeout=_POLL_S, return_when=FIRST_EXCEPTION)
+                yield from [None] * (sum(self._progress) - seen)
+                seen = sum(self._progress)
                 for future in finished:
                     future.result()
         except BrokenProcessPool as error:
@@ -103,8 +131,6 @@ def _pool(stage: Stage, shards: Sequence[str], devices: Sequence[str], workers: 
                 f"a worker of {stage.name} was killed, perhaps for want of memory; the same command resumes, with "
                 f"fewer --workers it needs less"
             ) from error
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
 
 
 @contextlib.contextmanager
@@ -126,14 +152,14 @@ _worker: dict[str, Any] = {}
 """What this process has, if it is a worker."""
 
 
-def _begin(stage: Stage, progress: Any, number: Any, devices: tuple[str, ...]) -> None:
+def _begin(progress: Any, number: Any, devices: tuple[str, ...]) -> None:
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_die_with, args=(parent.sentinel,), daemon=True).start()
     with number.get_lock():
         device = devices[number.value % len(devices)]
         number.value += 1
-    _worker.update(stage=stage, progress=progress, device=device)
+    _worker.update(progress=progress, device=device, stage=None)
 
 
 def _die_with(sentinel: int) -> None:
@@ -141,10 +167,9 @@ def _die_with(sentinel: int) -> None:
     os._exit(1)
 
 
-def _do(number: int, shard: str) -> None:
-    if "work" not in _worker:  # here, not in `_begin`, whose errors break the pool without a reason
-        _worker["work"] = _worker["stage"].open(_worker["device"])
-    stage: Stage = _worker["stage"]
-    work: Work = _worker["work"]
-    for _ in stage.do(work, shard):
+def _do(stage: Stage, number: int, shard: str) -> None:
+    if _worker["stage"] != stage:
+        _worker["work"] = None  # the last stage's model goes before the next one's comes
+        _worker.update(stage=stage, work=stage.open(_worker["device"]))
+    for _ in _worker["stage"].do(_worker["work"], shard):
         _worker["progress"][number] += 1

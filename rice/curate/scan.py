@@ -6,10 +6,11 @@ every picture that was found, in the source's order.
 
 import hashlib
 import io
+import re
 import warnings
 from collections import Counter
 from collections.abc import Generator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -66,6 +67,10 @@ class ScanStage(Stage):
         """The source's names and sizes."""
         return [self.sources[shard].fingerprint()]
 
+    def only(self, shard: str) -> "ScanStage":
+        """Without the other sources."""
+        return replace(self, sources={shard: self.sources[shard]})
+
     def open(self, device: str) -> Work:
         """Nothing is loaded."""
         return self._scan
@@ -101,16 +106,16 @@ def described(candidate: Candidate, config: CheckConfig) -> dict[str, Any]:
             width, height = picture.size[::-1] if orientation_of(picture) in _TURNED else picture.size
             row |= {"format": picture.format or "", "width": width, "height": height}
     except Image.DecompressionBombError as error:
-        return row | {"reason": BOMB, "detail": _one_line(error)}
+        return row | {"reason": BOMB, "detail": one_line(error)}
     except DECODER_ERRORS as error:
-        return row | {"reason": DAMAGED, "detail": _one_line(error)}
+        return row | {"reason": DAMAGED, "detail": one_line(error)}
     return row | {"reason": _reason(width, height, config), "detail": f"{width}x{height}"}
 
 
 def orientation_of(picture: Image.Image) -> int:
     """EXIF's, 1 to 8; 1 where it says none. Nothing is decoded for it, which Pillow's own method for PNG does."""
     found = Image.Image.getexif(picture).get(_ORIENTATION)
-    return found if found in range(1, 9) else 1
+    return found if isinstance(found, int) and 1 <= found <= 8 else 1
 
 
 def _reason(width: int, height: int, config: CheckConfig) -> str:
@@ -121,8 +126,10 @@ def _reason(width: int, height: int, config: CheckConfig) -> str:
     return LARGE if max(width, height) > MAX_EDGE else ""
 
 
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__
+def one_line(error: BaseException) -> str:
+    """What a decoder says, without the address of the bytes in memory."""
+    said = re.sub(r" ?<_io\.BytesIO object at 0x[0-9a-f]+>", "", str(error))
+    return " ".join(said.split())[:200] or type(error).__name__
 
 
 def duplicates(out: Path, shards: Sequence[str]) -> dict[str, frozenset[int]]:

@@ -69,6 +69,10 @@ class Stage(abc.ABC):
     def open(self, device: str) -> Work:
         """Load what the stage needs."""
 
+    def only(self, shard: str) -> "Stage":
+        """The stage as a worker gets it with one shard: without what it has of others."""
+        return self
+
     @property
     def folder(self) -> Path:
         """Where manifests and most products lie."""

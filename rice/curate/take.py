@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from rice.curate.config import CheckConfig, EngineConfig
+from rice.curate.config import CheckConfig
 from rice.curate.decode import DecodeStage
-from rice.curate.engine import run_stage
+from rice.curate.engine import Engine
 from rice.curate.scan import ScanStage, duplicates
 from rice.curate.sources import SourceShard
 from rice.errors import RiceError
@@ -16,15 +16,15 @@ PICTURES = "pictures.json"
 
 
 def take_pictures(
-    sources: Sequence[SourceShard], out: Path, check: CheckConfig, engine: EngineConfig, progress: Progress
+    sources: Sequence[SourceShard], out: Path, check: CheckConfig, engine: Engine, progress: Progress
 ) -> dict[str, int]:
     """Scan and decode; the shards that have pictures, and how many."""
     by_name = {source.name: source for source in sources}
     scan = ScanStage(out, by_name, check)
-    run_stage(scan, {source.name: source.count() for source in sources}, engine, progress)
+    engine.run(scan, {source.name: source.count() for source in sources}, progress)
     found = {name: scan.manifest(name).counts["found"] for name in by_name}
     decode = DecodeStage(out, by_name, duplicates(out, list(by_name)))
-    run_stage(decode, found, engine, progress)
+    engine.run(decode, found, progress)
     pictures = {name: decode.manifest(name).counts["pictures"] for name in by_name}
     kept = {name: count for name, count in pictures.items() if count}
     write_json(out / PICTURES, list(kept.items()))

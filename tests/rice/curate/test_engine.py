@@ -13,7 +13,7 @@ import pytest
 from engine_targets import Counting
 
 from rice.curate.config import EngineConfig
-from rice.curate.engine import run_stage
+from rice.curate.engine import Engine
 from rice.curate.stage import read_manifest, totals
 from rice.errors import RiceError
 from rice.progress import SilentProgress
@@ -37,7 +37,8 @@ class Ticks(SilentProgress):
 
 def run(stage: Counting, workers: int = 1, shards: dict[str, int] = SHARDS) -> Ticks:
     progress = Ticks()
-    run_stage(stage, shards, EngineConfig(workers=workers, device="cpu"), progress)
+    with Engine(EngineConfig(workers=workers, device="cpu"), len(shards)) as engine:
+        engine.run(stage, shards, progress)
     return progress
 
 
@@ -119,12 +120,13 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 from engine_targets import Counting
 from rice.curate.config import EngineConfig
-from rice.curate.engine import run_stage
+from rice.curate.engine import Engine
 from rice.progress import SilentProgress
 
 if __name__ == "__main__":
     shards = dict.fromkeys(map(str, range(100_000)), 3)
-    run_stage(Counting(Path(sys.argv[1])), shards, EngineConfig(workers=2, device="cpu"), SilentProgress())
+    with Engine(EngineConfig(workers=2, device="cpu"), len(shards)) as engine:
+        engine.run(Counting(Path(sys.argv[1])), shards, SilentProgress())
 """
 
 

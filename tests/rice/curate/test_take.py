@@ -16,6 +16,7 @@ from PIL import Image, ImageOps
 
 from rice.curate.config import CheckConfig, EngineConfig
 from rice.curate.decode import own_regions, turned_boxes
+from rice.curate.engine import Engine
 from rice.curate.pictures import decoded, kept, read_rows
 from rice.curate.scan import described, duplicates
 from rice.curate.sources import Annotated, Candidate, find_sources
@@ -29,7 +30,8 @@ ENGINE = EngineConfig(workers=1, device="cpu")
 
 
 def take(place: Path, out: Path, per_shard: int = 100, check: CheckConfig = CHECK) -> dict[str, int]:
-    return take_pictures(find_sources([place], per_shard), out, check, ENGINE, SilentProgress())
+    with Engine(ENGINE, 100) as engine:
+        return take_pictures(find_sources([place], per_shard), out, check, engine, SilentProgress())
 
 
 def reasons(out: Path) -> dict[str, str]:
@@ -53,6 +55,12 @@ def test_every_kind_of_bad_picture_has_its_reason_and_the_good_ones_stay_as_they
     rows = kept(tmp_path / "out", "in-000000")
     tar = (tmp_path / "out" / "shards" / "in-000000.tar").read_bytes()
     assert [tar[row["offset"] : row["offset"] + row["length"]] for row in rows] == list(good.values())
+
+
+def test_what_is_said_of_a_bad_picture_is_the_same_every_time() -> None:
+    first, second = (described(Candidate("x.jpg", b"<html>"), CHECK) for _ in range(2))
+    assert first == second
+    assert first["detail"] == "cannot identify image file"
 
 
 def test_no_pixel_of_a_bomb_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -144,7 +152,7 @@ def test_a_source_that_changes_between_scan_and_decode_is_refused(tmp_path: Path
             return list(source.candidates())[: 2 if Changing.reads == 1 else 1]
 
     with pytest.raises(RiceError, match="was changed meanwhile"):
-        take_pictures([Changing()], tmp_path / "out", CHECK, ENGINE, SilentProgress())
+        take_pictures([Changing()], tmp_path / "out", CHECK, Engine(ENGINE, 1), SilentProgress())
 
 
 @given(

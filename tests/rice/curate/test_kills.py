@@ -1,0 +1,115 @@
+"""Killed anywhere, by whoever, a curation ends with the very files of one that nobody touched."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+from PIL import Image
+
+from rice.data.world import Part, SceneConfig, draw_scene
+
+pytestmark = [pytest.mark.slow, pytest.mark.alone]
+
+KILLS = 20
+LAYOUT = SceneConfig(height=120, width=160, objects=(2, 4), words=(0, 2))
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder: Path = tmp_path_factory.mktemp("pile") / "pile"
+    folder.mkdir()
+    for number in range(18):
+        Image.fromarray(draw_scene(LAYOUT, Part.TRAIN, 0, number).image).save(folder / f"{number:02d}.jpg", quality=90)
+    (folder / "bad.jpg").write_bytes(b"<html>")
+    (folder / "twice.jpg").write_bytes((folder / "00.jpg").read_bytes())
+    return folder
+
+
+def command(pictures: Path, out: Path, *flags: str) -> list[str]:
+    where = [sys.executable, "-m", "rice.cli", "curate", str(pictures), "--out", str(out), "-k", "5"]
+    small = ["--encoder", "mini-s8-128", "--min-edge", "100", "--min-region", "24", "--per-shard", "4"]
+    return [*where, *small, "--device", "cpu", *flags]
+
+
+@pytest.fixture(scope="module")
+def whole(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out: Path = tmp_path_factory.mktemp("whole") / "out"
+    subprocess.run(command(pictures, out), check=True, capture_output=True)
+    return out
+
+
+def contents(out: Path) -> dict[str, bytes]:
+    """All that a curation is for; manifests, which tell seconds, are not."""
+    kinds = ("shards/*", "embed/*.npy", "clusters/**/*", "*/*.parquet", "page/**/*")
+    files = {path for kind in kinds for path in out.glob(kind) if path.is_file() and not path.name.startswith(".")}
+    return {str(path.relative_to(out)): path.read_bytes() for path in sorted(files)}
+
+
+def files(out: Path) -> int:
+    return sum(1 for path in out.rglob("*") if path.is_file())
+
+
+def start_and(out: Path, arguments: list[str], ready: Callable[[], bool], do: Callable[[int], None]) -> int:
+    """Run the command; once `ready`, do something to its process. Returns its status."""
+    with subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        while process.poll() is None and not ready():
+            time.sleep(0.005)
+        if process.poll() is None:
+            do(process.pid)
+        return process.wait()
+
+
+def test_killed_twenty_times_the_same_command_ends_with_the_same_files(
+    pictures: Path, whole: Path, tmp_path: Path
+) -> None:
+    out, every = tmp_path / "out", files(whole)
+    dice, killed = np.random.default_rng(0), 0
+    for number in range(KILLS):
+        goal = 1 + number * (every - 2) // KILLS  # as many files as a part of the way has written
+
+        def kill(process: int) -> None:
+            time.sleep(float(dice.uniform(0, 0.2)))
+            os.kill(process, signal.SIGKILL)
+
+        status = start_and(out, command(pictures, out), lambda goal=goal: files(out) >= goal, kill)  # type: ignore[misc]
+        killed += status == -signal.SIGKILL
+    subprocess.run(command(pictures, out), check=True, capture_output=True)
+    assert killed >= KILLS - 3  # the last ones may find that all is done
+    assert contents(out) == contents(whole)
+    assert not [path for path in out.rglob(".*.tmp") if "embed" in path.parts or "shards" in path.parts]
+
+
+def _kill_a_ray_worker(process: int) -> None:
+    actors = [child for child in psutil.Process(process).children(recursive=True) if "MapWorker" in _name(child)]
+    assert actors, "no worker to be killed"
+    actors[0].send_signal(signal.SIGKILL)
+
+
+def _name(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_ray_gives_the_same_files_also_where_a_worker_of_its_is_killed(
+    pictures: Path, whole: Path, tmp_path: Path, killed: bool
+) -> None:
+    pytest.importorskip("ray.data")
+    out = tmp_path / "out"
+    arguments = command(pictures, out, "--engine", "ray", "--workers", "2")
+
+    def embedding() -> bool:
+        return any((out / "embed").glob("*.npy"))
+
+    status = start_and(out, arguments, embedding if killed else lambda: True, _kill_a_ray_worker if killed else print)
+    assert status == 0
+    assert contents(out) == contents(whole)
