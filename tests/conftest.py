@@ -3,11 +3,15 @@
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import hypothesis
 import pytest
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Locator, Page
 
 hypothesis.settings.register_profile("rice", deadline=None)  # a busy machine is no failure
 hypothesis.settings.load_profile("rice")
@@ -49,3 +53,54 @@ def launch() -> Iterator[Callable[..., Any]]:
     sync_api = pytest.importorskip("playwright.sync_api")
     with sync_api.sync_playwright() as playwright:
         yield lambda *flags: playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", *flags])
+
+
+@pytest.fixture(scope="session")
+def browser(launch: "Callable[..., Browser]") -> "Iterator[Browser]":
+    browser = launch()
+    yield browser
+    browser.close()
+
+
+@dataclass
+class Visit:
+    """A page and what it said, asked for and raised meanwhile."""
+
+    page: "Page"
+    said: list[str] = field(default_factory=list)
+    asked: list[str] = field(default_factory=list)
+
+    @staticmethod
+    def until(place: "Locator", condition: str) -> None:
+        """Wait for a condition (the page's policy forbids Playwright's own way, which evaluates a text in the page)."""
+        for _ in range(200):
+            if place.evaluate(condition):
+                return
+            place.page.wait_for_timeout(25)
+        raise AssertionError(f"never came true: {condition}")
+
+
+@pytest.fixture
+def visit(browser: "Browser") -> Iterator[Callable[..., Visit]]:
+    """Open a page and wait until it is there. At the end none may have complained, or asked for anything outside."""
+    visits: list[tuple[Visit, Path]] = []
+
+    def visit(site: Path, hash_: str = "", script: str = "", **context: Any) -> Visit:
+        page = browser.new_context(**context).new_page()
+        one = Visit(page)
+        page.on("console", lambda message: one.said.append(f"{message.type}: {message.text}"))
+        page.on("pageerror", lambda error: one.said.append(str(error)))
+        page.on("request", lambda request: one.asked.append(request.url))
+        page.add_init_script(script)
+        page.goto(f"{(site / 'index.html').as_uri()}{hash_}")
+        page.wait_for_selector("body[data-ready]")
+        visits.append((one, site))
+        return one
+
+    yield visit
+    for one, site in visits:
+        inside = ("data:", "blob:", site.as_uri())
+        assert not one.said
+        assert [url for url in one.asked if not url.startswith(inside)] == []
+        assert one.page.evaluate("window.hacked") is None
+        one.page.context.close()

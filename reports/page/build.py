@@ -5,31 +5,27 @@ script whose hash it names, and asks nothing of any network.
 """
 
 import base64
-import hashlib
-import json
 import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jinja2
 from markupsafe import Markup
 
 from reports.cards.hub import CARDS
 from reports.page.media import Asset, Figure
 from rice.errors import RiceError
 from rice.files import atomic_write, leftovers, sha256_file
+from rice.page.single import INDEX, is_page, render
 
-INDEX, MEDIA = "index.html", "media"
-MARK = '<meta name="generator" content="rice report">'
+MEDIA = "media"
 INLINE_BYTES = 2 << 20
 """Larger media lie beside the page."""
 
+_VERB = "report"
 _TEMPLATE = Path(__file__).parent / "template"
-_STYLES = ("page.css",)
 _SCRIPTS = (
-    "elements",
     "store",
     "format",
     "bars",
@@ -42,7 +38,6 @@ _SCRIPTS = (
     "routes",
 )
 _OWN_MEDIA = re.compile(r"[0-9a-f]{16}\.(mp4|png|html)")
-_ESCAPES = {ord("<"): r"\u003c", ord(">"): r"\u003e", ord("&"): r"\u0026"}
 _FENCE = (
     '<!doctype html><meta charset="utf-8"><meta http-equiv="Content-Security-Policy" content="'
     "default-src 'none'; script-src 'unsafe-inline' 'unsafe-eval' blob:; worker-src blob:; "
@@ -58,7 +53,7 @@ def refuse_foreign(out: Path) -> None:
     if not out.is_dir():
         raise RiceError(f"--out {out} is a file; give a folder")
     own = {MEDIA, CARDS, *(path.name for path in leftovers(out / INDEX))}
-    foreign = sorted(path.name for path in out.iterdir() if path.name not in own and not _is_index(path))
+    foreign = sorted(path.name for path in out.iterdir() if path.name not in own and not is_page(path, _VERB))
     media = out / MEDIA
     if media.is_dir():
         half_done = re.compile(rf"\.{_OWN_MEDIA.pattern}\..*\.tmp")
@@ -86,9 +81,8 @@ def write_site(
     refuse_foreign(out)
     store = _Media(out)
     shown = [_figure(figure, store, rows_of) for figure in figures]
-    text = _render(title, {**data, "title": title, "figures": shown}, tables, store.inline)
     with atomic_write(out / INDEX, "wb") as file:
-        file.write(text.encode("utf-8", "replace"))  # JSON may hold halves of surrogate pairs
+        file.write(_render(title, {**data, "title": title, "figures": shown}, tables, store.inline))
     for path in _stale(out, store.kept):
         path.unlink(missing_ok=True)
     return out / INDEX
@@ -135,46 +129,17 @@ def _figure(figure: Figure, store: _Media, rows_of: Mapping[str, Sequence[int]])
     }
 
 
-def _render(title: str, data: Mapping[str, Any], tables: Sequence[tuple[str, str]], media: Sequence[str]) -> str:
-    loader = jinja2.FileSystemLoader(_TEMPLATE)
-    environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)
-    style = "\n".join((_TEMPLATE / name).read_text(encoding="utf-8") for name in _STYLES)
-    script = "\n".join((_TEMPLATE / f"{name}.js").read_text(encoding="utf-8") for name in _SCRIPTS)
-    return environment.get_template("index.html.j2").render(
-        mark=Markup(MARK),
-        policy=_policy(style, script),
+def _render(title: str, data: Mapping[str, Any], tables: Sequence[tuple[str, str]], media: Sequence[str]) -> bytes:
+    return render(
+        _TEMPLATE / "index.html.j2",
+        _VERB,
+        data,
+        styles=[_TEMPLATE / "page.css"],
+        scripts=[_TEMPLATE / f"{name}.js" for name in _SCRIPTS],
         title=title,
-        style=Markup(style),
-        script=Markup(script),
-        data=Markup(embedded_json(data)),
         tables=[(name, Markup(html)) for name, html in tables],
         media=media,
     )
-
-
-def embedded_json(value: Any) -> str:
-    """JSON that stands inside a script element: no character of it can end that element, or begin another."""
-    return json.dumps(value, allow_nan=False, separators=(",", ":")).translate(_ESCAPES)
-
-
-def _policy(style: str, script: str) -> str:
-    hashes = {
-        name: base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
-        for name, text in (("style", style), ("script", script))
-    }
-    rules = {name: f"'sha256-{digest}'" for name, digest in hashes.items()}
-    return (
-        f"default-src 'none'; img-src data: 'self'; media-src data: blob: 'self'; frame-src 'self'; "
-        f"style-src {rules['style']}; script-src {rules['script']}; base-uri 'none'; form-action 'none'"
-    )
-
-
-def _is_index(path: Path) -> bool:
-    """Whether it is the page of an earlier report."""
-    if path.name != INDEX or path.is_symlink() or not path.is_file():
-        return False
-    with path.open("rb") as file:
-        return MARK.encode() in file.read(1024)
 
 
 def _stale(out: Path, kept: set[str]) -> Iterator[Path]:

@@ -3,11 +3,10 @@
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,9 +17,6 @@ from reports.page.build import INLINE_BYTES
 from reports.page.command import report
 from reports.reading import read
 from rice.encoders.spec import EncoderSpec
-
-if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Locator, Page
 
 TOWERS = ("rice-b16-512", "mlcd-b16-512", "dinov2-b14-518")
 LARGE = INLINE_BYTES + 1
@@ -95,17 +91,16 @@ def put(tmp_path: Path) -> Put:
     return put
 
 
-@dataclass
-class Visit:
-    """A page and what it said, asked for and raised meanwhile."""
+class Board:
+    """A visit to the site, and what its leaderboard shows."""
 
-    page: "Page"
-    said: list[str] = field(default_factory=list)
-    asked: list[str] = field(default_factory=list)
+    def __init__(self, visit: Any) -> None:
+        self.page, self.said, self.asked, self.until = visit.page, visit.said, visit.asked, visit.until
 
     def rows(self) -> list[str]:
         """Encoders in the order of the leaderboard."""
-        return self.page.locator("table.board tbody th a").all_inner_texts()
+        found: list[str] = self.page.locator("table.board tbody th a").all_inner_texts()
+        return found
 
     def values(self, metric: str) -> list[str]:
         """A column's means in order; a dash where there is none."""
@@ -114,47 +109,11 @@ class Visit:
         cells = self.page.locator(f"table.board tbody td:nth-child({column + 2})")
         return [text.split()[0] for text in cells.all_inner_texts()]
 
-    @staticmethod
-    def until(place: "Locator", condition: str) -> None:
-        """Wait for a condition (the page's policy forbids Playwright's own way, which evaluates a text in the page)."""
-        for _ in range(200):
-            if place.evaluate(condition):
-                return
-            place.page.wait_for_timeout(25)
-        raise AssertionError(f"never came true: {condition}")
-
-
-@pytest.fixture(scope="session")
-def browser(launch: "Callable[..., Browser]") -> "Iterator[Browser]":
-    browser = launch()
-    yield browser
-    browser.close()
-
 
 @pytest.fixture
-def visit(browser: "Browser") -> Iterator[Callable[..., Visit]]:
-    """Open a page and wait until it is there. At the end none may have complained, or asked for anything outside."""
-    visits: list[tuple[Visit, Path]] = []
-
-    def visit(site: Path, hash_: str = "", script: str = "", **context: Any) -> Visit:
-        page = browser.new_context(**context).new_page()
-        one = Visit(page)
-        page.on("console", lambda message: one.said.append(f"{message.type}: {message.text}"))
-        page.on("pageerror", lambda error: one.said.append(str(error)))
-        page.on("request", lambda request: one.asked.append(request.url))
-        page.add_init_script(script)
-        page.goto(f"{(site / 'index.html').as_uri()}{hash_}")
-        page.wait_for_selector("body[data-ready]")
-        visits.append((one, site))
-        return one
-
-    yield visit
-    for one, site in visits:
-        inside = ("data:", "blob:", site.as_uri())
-        assert not one.said
-        assert [url for url in one.asked if not url.startswith(inside)] == []
-        assert one.page.evaluate("window.hacked") is None
-        one.page.context.close()
+def visit(visit: Callable[..., Any]) -> Callable[..., Board]:
+    """Open a page of the report."""
+    return lambda *arguments, **context: Board(visit(*arguments, **context))
 
 
 @pytest.fixture(scope="session")

@@ -18,7 +18,7 @@ from reports.reading import read
 from reports.tables import build
 
 Visiting = Callable[..., Any]
-"""See the fixture `visit`; gives a `Visit`."""
+"""See the fixture `visit`; gives a `Board`."""
 GAP = "\u2013"
 
 

@@ -18,7 +18,7 @@ from rice.files import sha256_json
 
 Make = Callable[..., Result]
 Visiting = Callable[..., Any]
-"""See the fixture `visit`; gives a `Visit`."""
+"""See the fixture `visit`; gives a `Board`."""
 HOSTILE = (
     "</script><script>window.hacked = 1</script>",
     '"><img src=x onerror="window.hacked = 1">',
