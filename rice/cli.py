@@ -28,6 +28,7 @@ VERBS: dict[str, tuple[str, str]] = {
         "rice.curate.cluster_command:cluster",
         "K-means of features of regions, up to a million.",
     ),
+    "view": ("rice.curate.view_command:view", "Regions of shards, by cluster or class: in FiftyOne, or as a page."),
     "data check": ("probes.check:check", "Validate a data root and say what each probe would find in it."),
     "sweep": ("probes.sweeps.command:sweep", "Encoders x probes x datasets x seeds, resumable."),
     "tables": ("reports.tables_command:tables", "Results, and the paper's tables: Markdown, LaTeX, CSV or HTML."),
