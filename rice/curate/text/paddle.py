@@ -31,9 +31,9 @@ class PaddleReader:
     def __init__(self, config: TextConfig, device: str, threads: int) -> None:
         """Arguments and errors: as `build_reader`."""
         package, framework = require("paddleocr", _EXTRA), require("paddle", _EXTRA)
-        self._cv2, self._longest = require("cv2", _EXTRA), config.longest
+        self._cv2, self._longest = require("cv2", _EXTRA), config.read_longest
         place = _place(framework, device)
-        models = {} if config.models is None else _models(config.models)
+        models = {} if config.reader_models is None else _models(config.reader_models)
         try:
             self._engine = package.PaddleOCR(**models, **_settings(config, place, threads))
         except Exception as error:  # of any kind: no host, no such model, an architecture that it does not know
@@ -41,10 +41,10 @@ class PaddleReader:
                 f"paddleocr {package.__version__} cannot start: {' '.join(str(error).split())}; "
                 "where its model host is out of reach, give --models FOLDER with exported models in det/ and rec/"
             ) from error
-        origin = "its own models" if config.models is None else f"models {_digest(config.models)}"
+        origin = "its own models" if config.reader_models is None else f"models {_digest(config.reader_models)}"
         versions = f"paddleocr {package.__version__}, paddlepaddle {framework.__version__}"
         self.identity = (
-            f"{versions} on {place.partition(':')[0]}, {origin}, edges {config.shortest} to {config.longest}"
+            f"{versions} on {place.partition(':')[0]}, {origin}, edges {config.read_shortest} to {config.read_longest}"
         )
 
     def __call__(self, pictures: Sequence[NDArray[np.uint8]]) -> list[list[Line]]:
@@ -68,7 +68,7 @@ def _settings(config: TextConfig, place: str, threads: int) -> dict[str, Any]:
         "use_doc_unwarping": False,
         "use_textline_orientation": False,
         "text_det_limit_type": "min",
-        "text_det_limit_side_len": config.shortest,
+        "text_det_limit_side_len": config.read_shortest,
         "text_rec_score_thresh": 0.0,  # what is dropped for its confidence is counted by `select`
         "device": place,
         "cpu_threads": threads,

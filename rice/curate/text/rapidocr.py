@@ -29,7 +29,7 @@ class RapidReader:
         """Arguments and errors: as `build_reader`."""
         package, runtime = require("rapidocr", _EXTRA), require("onnxruntime", _EXTRA)
         self._cv2 = require("cv2", _EXTRA)
-        self._longest = config.longest
+        self._longest = config.read_longest
         models = _models(Path(str(package.__file__)).parent / "models")
         card = _card(runtime, device, models["det"])
         # OpenCV, which cuts the lines out, has threads of its own.
@@ -38,7 +38,7 @@ class RapidReader:
         packages = f"rapidocr {version('rapidocr')}, opencv {self._cv2.__version__}, onnxruntime {runtime.__version__}"
         files = ", ".join(f"{path.name} {sha256_unchanged(path)[:16]}" for path in models.values())
         place = "cpu" if card is None else "cuda"
-        self.identity = f"{packages} on {place}, {files}, edges {config.shortest} to {config.longest}"
+        self.identity = f"{packages} on {place}, {files}, edges {config.read_shortest} to {config.read_longest}"
 
     def __call__(self, pictures: Sequence[NDArray[np.uint8]]) -> list[list[Line]]:
         """Lines of each picture, RGB (H, W, 3)."""
@@ -74,7 +74,7 @@ def _parameters(config: TextConfig, models: dict[str, Path], threads: int, card:
         "Global.use_preprocess_img": False,  # see `fit`
         "Global.use_vertical_padding": False,
         "Det.limit_type": "min",
-        "Det.limit_side_len": config.shortest,
+        "Det.limit_side_len": config.read_shortest,
         f"{runtime}.intra_op_num_threads": min(threads, os.cpu_count() or 1),  # more is taken for all by the engine
         f"{runtime}.inter_op_num_threads": 1,
     }

@@ -49,11 +49,11 @@ def build_reader(config: TextConfig, device: str, threads: int | None = None) ->
     Errors: RiceError where the engine cannot use the device or has no models; MissingExtraError.
     """
     count = own_threads() if threads is None else threads
-    if config.engine == "rapidocr":
+    if config.reader == "rapidocr":
         from rice.curate.text.rapidocr import RapidReader
 
         return RapidReader(config, device, count)
-    if config.engine == "paddle":
+    if config.reader == "paddle":
         from rice.curate.text.paddle import PaddleReader
 
         return PaddleReader(config, device, count)

@@ -82,7 +82,7 @@ def models(tmp_path: Path) -> Path:
 
 def test_results_become_lines_and_none_is_dropped_here(monkeypatch: pytest.MonkeyPatch) -> None:
     install(monkeypatch)
-    reader = build_reader(TextConfig(engine="paddle"), "cpu", threads=3)
+    reader = build_reader(TextConfig(reader="paddle"), "cpu", threads=3)
     red = np.zeros((80, 90, 3), dtype=np.uint8)
     red[..., 0] = 200
     found, blank = reader([red, np.zeros((20, 40, 3), dtype=np.uint8)])
@@ -99,7 +99,7 @@ def test_results_become_lines_and_none_is_dropped_here(monkeypatch: pytest.Monke
 
 def test_quads_are_in_the_pixels_of_a_picture_that_was_shrunk(monkeypatch: pytest.MonkeyPatch) -> None:
     install(monkeypatch)
-    reader = build_reader(TextConfig(engine="paddle", longest=800), "cpu")
+    reader = build_reader(TextConfig(reader="paddle", read_longest=800), "cpu")
     ((line, _),) = reader([np.full((1000, 2000, 3), 9, dtype=np.uint8)])
     assert StandIn.last.seen[0].shape == (400, 800, 3)
     assert line.quad.tolist() == [[2.5, 5], [75, 5], [75, 22.5], [2.5, 22.5]]
@@ -108,7 +108,7 @@ def test_quads_are_in_the_pixels_of_a_picture_that_was_shrunk(monkeypatch: pytes
 def test_pages_are_neither_turned_nor_unrolled(monkeypatch: pytest.MonkeyPatch) -> None:
     """Else quads would lie in another picture."""
     install(monkeypatch)
-    build_reader(TextConfig(engine="paddle", shortest=480), "cpu")
+    build_reader(TextConfig(reader="paddle", read_shortest=480), "cpu")
     given = StandIn.last.arguments
     assert not given["use_doc_unwarping"]
     assert not given["use_doc_orientation_classify"]
@@ -117,7 +117,7 @@ def test_pages_are_neither_turned_nor_unrolled(monkeypatch: pytest.MonkeyPatch) 
 
 def test_models_come_from_the_folder_with_their_names(monkeypatch: pytest.MonkeyPatch, models: Path) -> None:
     install(monkeypatch)
-    reader = build_reader(TextConfig(engine="paddle", models=models), "cpu")
+    reader = build_reader(TextConfig(reader="paddle", reader_models=models), "cpu")
     given = StandIn.last.arguments
     assert given["text_detection_model_dir"] == str(models / "det")
     assert given["text_detection_model_name"] == "PP-OCRv5_mobile_det"
@@ -125,7 +125,7 @@ def test_models_come_from_the_folder_with_their_names(monkeypatch: pytest.Monkey
     assert given["text_recognition_model_name"] == "latin_PP-OCRv5_mobile_rec"
     assert str(models) not in reader.identity
     (models / "rec" / "inference.pdiparams").write_bytes(b"other")
-    assert build_reader(TextConfig(engine="paddle", models=models), "cpu").identity != reader.identity
+    assert build_reader(TextConfig(reader="paddle", reader_models=models), "cpu").identity != reader.identity
 
 
 @pytest.mark.parametrize("damage", ["missing", "nameless", "no YAML"])
@@ -134,7 +134,7 @@ def test_a_folder_without_models_is_one_error(monkeypatch: pytest.MonkeyPatch, m
     path = models / "rec" / "inference.yml"
     path.unlink() if damage == "missing" else path.write_text("Global:" if damage == "nameless" else "\t{")
     with pytest.raises(RiceError, match=r"rec.*inference.yml"):
-        build_reader(TextConfig(engine="paddle", models=models), "cpu")
+        build_reader(TextConfig(reader="paddle", reader_models=models), "cpu")
 
 
 def test_a_host_out_of_reach_is_one_line_that_says_what_helps(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -143,7 +143,7 @@ def test_a_host_out_of_reach_is_one_line_that_says_what_helps(monkeypatch: pytes
 
     install(monkeypatch, refuse)
     with pytest.raises(RiceError, match=r"No model hoster .* network; .*--models FOLDER") as error:
-        build_reader(TextConfig(engine="paddle"), "cpu")
+        build_reader(TextConfig(reader="paddle"), "cpu")
     assert "\n" not in str(error.value)
 
 
@@ -154,24 +154,24 @@ def test_devices_are_named_as_paddle_names_them(
     monkeypatch: pytest.MonkeyPatch, device: str, gpus: int, place: str
 ) -> None:
     install(monkeypatch, gpus=gpus)
-    build_reader(TextConfig(engine="paddle"), device)
+    build_reader(TextConfig(reader="paddle"), device)
     assert StandIn.last.arguments["device"] == place
 
 
 def test_a_gpu_that_paddle_lacks_is_one_error(monkeypatch: pytest.MonkeyPatch) -> None:
     install(monkeypatch, gpus=1)
     with pytest.raises(RiceError, match=r"cannot use the device 'cuda:1'; GPUs that it finds here: 1"):
-        build_reader(TextConfig(engine="paddle"), "cuda:1")
+        build_reader(TextConfig(reader="paddle"), "cuda:1")
 
 
 def test_models_are_for_paddle_alone(models: Path) -> None:
     with pytest.raises(RiceError, match="models=.* is out of range"):
-        TextConfig(models=models)
+        TextConfig(reader_models=models)
 
 
 @pytest.mark.hub
 def test_paddle_reads_a_page(page: Any) -> None:
     pytest.importorskip("paddleocr")
     picture, _ = page(["Harvest 42", "Total 19.90"])
-    (lines,) = build_reader(TextConfig(engine="paddle"), "cpu")([picture])
+    (lines,) = build_reader(TextConfig(reader="paddle"), "cpu")([picture])
     assert [line.text for line in lines] == ["Harvest 42", "Total 19.90"]

@@ -51,7 +51,7 @@ def test_the_words_of_a_page_are_read(reader: TextReader, page: Callable[..., An
 def shrinking() -> TextReader:
     """It reads anything longer than 400 pixels smaller."""
     pytest.importorskip("rapidocr")
-    return build_reader(TextConfig(longest=400, shortest=320), "cpu", threads=1)
+    return build_reader(TextConfig(read_longest=400, read_shortest=320), "cpu", threads=1)
 
 
 @pytest.mark.parametrize("factor", [0.4, 2.0])
@@ -88,7 +88,7 @@ def test_a_thin_picture_is_read_in_its_own_pixels(shrinking: TextReader, page: C
 def test_colours_reach_the_engine_as_it_takes_them_from_a_picture(reader: TextReader, page: Callable[..., Any]) -> None:
     """The engine itself turns a PIL picture to its own order of channels; the other order reads differently."""
     rapidocr = pytest.importorskip("rapidocr")
-    given = {"Global.log_level": "critical", "Global.text_score": 0.0, "Det.limit_side_len": TextConfig().shortest}
+    given = {"Global.log_level": "critical", "Global.text_score": 0.0, "Det.limit_side_len": TextConfig().read_shortest}
     engine = rapidocr.RapidOCR(params=given | {"EngineConfig.onnxruntime.intra_op_num_threads": 1})
     picture, _ = page(WORDS[:2], size=(300, 260), ink=(200, 90, 20), paper=(60, 110, 190))
     found = engine(Image.fromarray(picture))
@@ -156,7 +156,7 @@ def test_the_identity_names_versions_and_every_model(reader: TextReader) -> None
     assert runtime.__version__ in reader.identity
     folder = rapidocr.__path__[0]
     assert reader.identity.count(".onnx ") == 3, folder
-    assert build_reader(TextConfig(shortest=320), "cpu").identity != reader.identity
+    assert build_reader(TextConfig(read_shortest=320), "cpu").identity != reader.identity
 
 
 def test_a_gpu_that_onnxruntime_lacks_is_one_clear_error() -> None:
@@ -177,10 +177,10 @@ def test_a_missing_engine_says_what_brings_it(
 ) -> None:
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(MissingExtraError, match=rf"pip install 'rice-suite\[{extra}\]'"):
-        build_reader(TextConfig(engine=engine), "cpu")
+        build_reader(TextConfig(reader=engine), "cpu")
 
 
 def test_no_engine_reads_nothing() -> None:
-    reader = build_reader(TextConfig(engine="none"), "cpu")
+    reader = build_reader(TextConfig(reader="none"), "cpu")
     assert reader([np.zeros((9, 9, 3), dtype=np.uint8)] * 3) == [[], [], []]
     assert reader.identity == "none"

@@ -121,10 +121,10 @@ def test_a_picture_that_boxes_cannot_reach_across_is_refused() -> None:
     [
         {"confidence": 1.1},
         {"confidence": math.nan},
-        {"longest": 8, "shortest": 8},
-        {"shortest": 2001},
+        {"read_longest": 8, "read_shortest": 8},
+        {"read_shortest": 2001},
         {"tokenizer": ""},
-        {"engine": "tesseract"},
+        {"reader": "tesseract"},
     ],
 )
 def test_settings_out_of_range_are_named(wrong: dict[str, object]) -> None:
