@@ -21,6 +21,7 @@ from torchvision.ops import nms
 
 from rice.curate.proposals.config import ProposalConfig
 from rice.curate.proposals.proposer import Proposals
+from rice.encoders.hub import fetch
 from rice.encoders.weights import place
 from rice.errors import RiceError
 
@@ -38,7 +39,10 @@ def load_sam(checkpoint: str, device: str) -> tuple[Any, Any]:
     """
     from transformers import AutoImageProcessor, AutoModelForMaskGeneration
 
-    where = place(checkpoint).place
+    source = place(checkpoint)
+    if source.kind == "hub":
+        _reach(source.place)
+    where = source.place
     try:
         processor = AutoImageProcessor.from_pretrained(where)
         build = AutoModelForMaskGeneration.from_pretrained
@@ -50,6 +54,17 @@ def load_sam(checkpoint: str, device: str) -> tuple[Any, Any]:
     if missing:
         raise RiceError(f"{checkpoint} has no values for {len(missing)} tensors, {missing[0]} first; fetch it anew")
     return model.to(device).eval(), processor
+
+
+def _reach(repository: str) -> None:
+    """transformers itself would retry for long, and say less."""
+    try:
+        fetch(repository, "config.json")
+    except RiceError as error:
+        raise RiceError(
+            f"cannot reach {repository} on the model hub; download it on a networked machine and pass its folder as "
+            "checkpoint, or take method segments, which needs no weights"
+        ) from error
 
 
 class SamProposer:

@@ -13,6 +13,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from skimage import measure
 
+from rice.curate.proposals import sam
 from rice.curate.proposals.config import ProposalConfig
 from rice.curate.proposals.proposer import Proposals, build_proposer
 from rice.curate.proposals.sam import SamProposer, load_sam
@@ -222,3 +223,32 @@ def test_what_is_no_sam_is_refused_in_one_line(tmp_path: Path) -> None:
             load_sam(checkpoint, "cpu")
         assert checkpoint in str(raised.value)
         assert "\n" not in str(raised.value)
+
+
+def test_a_repository_that_cannot_be_reached_is_named_with_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(repository: str, name: str) -> Path:
+        raise RiceError("no network")
+
+    monkeypatch.setattr(sam, "fetch", refuse)
+    with pytest.raises(RiceError, match=r"cannot reach nobody/none on the model hub.*folder as checkpoint"):
+        load_sam("nobody/none", "cpu")
+
+
+def test_a_video_checkpoint_of_sam2_gives_its_part_for_pictures(tmp_path: Path) -> None:
+    """The published SAM 2 are such."""
+    parts = _sam2().config
+    torch.manual_seed(1)
+    video = transformers.Sam2VideoModel(
+        transformers.Sam2VideoConfig(
+            vision_config=parts.vision_config.to_dict(),
+            prompt_encoder_config=parts.prompt_encoder_config.to_dict(),
+            mask_decoder_config=parts.mask_decoder_config.to_dict(),
+        )
+    )
+    video.save_pretrained(tmp_path)
+    _processor("sam2").save_pretrained(tmp_path)
+    loaded, _ = load_sam(str(tmp_path), "cpu")
+    saved = video.state_dict()
+    assert type(loaded).__name__ == "Sam2Model"
+    for name, value in loaded.state_dict().items():
+        torch.testing.assert_close(value, saved[name])
