@@ -24,6 +24,11 @@ VERBS: dict[str, tuple[str, str]] = {
     "train": ("rice.train.command:train", "Train RICE, or its image-level ancestors, on shards."),
     "world": ("rice.data.world.commands:world", "Write generated scenes or clips in a benchmark's own layout."),
     "pack": ("rice.data.pack:pack", "A COCO data set as shards to train on: tar files with boxes and labels beside."),
+    "curate": ("rice.curate.curate_command:curate", "A pile of pictures to labelled regions: shards to train on."),
+    "curate propose": ("rice.curate.curate_command:propose", "One stage of it: boxes of regions."),
+    "curate embed": ("rice.curate.curate_command:embed", "One stage of it: a feature of every region."),
+    "curate ocr": ("rice.curate.curate_command:ocr", "One stage of it: text, and its tokens."),
+    "curate label": ("rice.curate.curate_command:label", "One stage of it: clusters and tokens as annotations."),
     "curate cluster": (
         "rice.curate.cluster_command:cluster",
         "K-means of features of regions, up to a million.",

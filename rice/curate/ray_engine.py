@@ -38,7 +38,7 @@ def on_ray(stage: Stage, shards: Sequence[str], config: EngineConfig) -> Iterato
     ray = require("ray", "ray")
     ray_data = require("ray.data", "ray")
     if not ray.is_initialized():
-        ray.init(log_to_driver=False, logging_level="ERROR")
+        ray.init(log_to_driver=False, logging_level=logging.ERROR)
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     resources = ray.cluster_resources()
     gpus = int(resources.get("GPU", 0)) if config.device != "cpu" else 0

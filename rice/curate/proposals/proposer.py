@@ -32,16 +32,16 @@ class Proposer(Protocol):
 
 
 def build_proposer(config: ProposalConfig, device: str) -> Proposer:
-    """The proposer of `config.method`: segments or sam; annotations (boxes) need none.
+    """The proposer of `config.proposals`: segments or sam; annotations (boxes) need none.
 
     device: of sam, a name that torch knows. Errors: RiceError for a missing extra, or a checkpoint that cannot be read.
     """
-    if config.method == "segments":
+    if config.proposals == "segments":
         from rice.curate.proposals.segments import SegmentProposer
 
         return SegmentProposer()
-    if config.method == "sam":
+    if config.proposals == "sam":
         from rice.curate.proposals.sam import SamProposer, load_sam
 
-        return SamProposer(*load_sam(config.checkpoint, device), config)
-    raise ValueError(f"no proposer finds {config.method}: they come with the pictures")
+        return SamProposer(*load_sam(config.sam_checkpoint, device), config)
+    raise ValueError(f"no proposer finds {config.proposals}: they come with the pictures")

@@ -116,7 +116,7 @@ class SamProposer:
 
         Enlarging treats every mask by itself, so those that are not sure need not be.
         """
-        sure_M = iou_M > (self._config.predicted_iou or -math.inf)
+        sure_M = iou_M > (self._config.sam_iou or -math.inf)
         logits_Mhw, iou_M = logits_Mhw[sure_M], iou_M[sure_M]
         if not len(iou_M):
             return iou_M.new_zeros((0, 4)), iou_M
@@ -125,8 +125,8 @@ class SamProposer:
         )
         logits_MHW = logits_M1HW[:, 0]
         taken_M = (logits_MHW > 0).flatten(1).any(dim=1)
-        if self._config.stability > 0:
-            taken_M &= _stability(logits_MHW) > self._config.stability
+        if self._config.sam_stability > 0:
+            taken_M &= _stability(logits_MHW) > self._config.sam_stability
         return _first_to_last(logits_MHW[taken_M] > 0), iou_M[taken_M]
 
 

@@ -1,7 +1,7 @@
 """Pictures as the engines take them: BGR, of edges that they can work with.
 
-The engines enlarge a picture until its short edge has `TextConfig.read_shortest` pixels, which would make gigabytes of a
-strip of one pixel, and their own shrinking fails on strips. So both edges are bounded here.
+The engines enlarge a picture until its short edge has `TextConfig.read_shortest` pixels, which would make gigabytes of
+a strip of one pixel, and their own shrinking fails on strips. So both edges are bounded here.
 """
 
 from typing import Any

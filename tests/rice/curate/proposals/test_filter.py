@@ -157,9 +157,9 @@ def test_a_picture_that_16_bits_cannot_measure_is_refused() -> None:
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        *(("method", "guess"), ("min_region", 0), ("duplicate_iou", -0.1), ("duplicate_iou", 1.1)),
-        *(("duplicate_iou", float("nan")), ("most_regions", 0), ("points_per_side", 0), ("predicted_iou", 1.5)),
-        *(("stability", -1.0), ("pictures_per_batch", 0), ("points_per_batch", 0)),
+        *(("proposals", "guess"), ("min_region", 0), ("duplicate_iou", -0.1), ("duplicate_iou", 1.1)),
+        *(("duplicate_iou", float("nan")), ("most_regions", 0), ("points_per_side", 0), ("sam_iou", 1.5)),
+        *(("sam_stability", -1.0), ("pictures_per_batch", 0), ("points_per_batch", 0)),
     ],
 )
 def test_a_setting_out_of_range_is_named(field: str, value: Any) -> None:
@@ -169,4 +169,4 @@ def test_a_setting_out_of_range_is_named(field: str, value: Any) -> None:
 
 def test_annotated_boxes_have_no_proposer() -> None:
     with pytest.raises(ValueError, match="come with the pictures"):
-        build_proposer(ProposalConfig(method="boxes"), "cpu")
+        build_proposer(ProposalConfig(proposals="boxes"), "cpu")

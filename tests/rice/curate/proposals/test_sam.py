@@ -21,7 +21,7 @@ from rice.errors import RiceError
 
 SIDE = 64
 KINDS = ("sam", "sam2", "sam_hq")
-LOOSE = {"predicted_iou": 0.0, "stability": 0.0}
+LOOSE = {"sam_iou": 0.0, "sam_stability": 0.0}
 
 
 def _sam(kind: str) -> Any:
@@ -116,7 +116,7 @@ def _pictures(*sizes: tuple[int, int]) -> list[NDArray[np.uint8]]:
 
 
 def _config(**fields: Any) -> ProposalConfig:
-    return ProposalConfig(method="sam", points_per_side=5, points_per_batch=7, pictures_per_batch=2, **fields)
+    return ProposalConfig(proposals="sam", points_per_side=5, points_per_batch=7, pictures_per_batch=2, **fields)
 
 
 def _of_pipeline(model: Any, processor: Any, picture: NDArray[np.uint8], config: ProposalConfig) -> Proposals:
@@ -125,8 +125,8 @@ def _of_pipeline(model: Any, processor: Any, picture: NDArray[np.uint8], config:
         Image.fromarray(picture),
         points_per_crop=config.points_per_side,
         points_per_batch=64,
-        pred_iou_thresh=config.predicted_iou,
-        stability_score_thresh=config.stability,
+        pred_iou_thresh=config.sam_iou,
+        stability_score_thresh=config.sam_stability,
     )
     masks = [np.asarray(mask) for mask in output["masks"]]
     kept = [index for index, mask in enumerate(masks) if mask.any()]
@@ -138,7 +138,7 @@ def _of_pipeline(model: Any, processor: Any, picture: NDArray[np.uint8], config:
 @pytest.mark.parametrize("kind", KINDS)
 def test_regions_are_those_of_transformers_pipeline(kind: str, thresholds: tuple[float, float]) -> None:
     model, processor = _network(kind), _processor(kind)
-    config = _config(predicted_iou=thresholds[0], stability=thresholds[1])
+    config = _config(sam_iou=thresholds[0], sam_stability=thresholds[1])
     sizes = [(48, 48), (90, 90), (64, 64)] if kind == "sam2" else [(48, 80), (100, 70), (64, 64)]
     pictures = _pictures(*sizes)
     for picture, found in zip(pictures, SamProposer(model, processor, config)(pictures), strict=True):
@@ -176,7 +176,7 @@ def test_every_picture_is_embedded_once() -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_picture_without_a_sure_mask_has_no_region(kind: str, checkpoints: dict[str, Path]) -> None:
-    config = ProposalConfig(method="sam", checkpoint=str(checkpoints[kind]), points_per_side=3)
+    config = ProposalConfig(proposals="sam", sam_checkpoint=str(checkpoints[kind]), points_per_side=3)
     (found,) = build_proposer(config, "cpu")(_pictures((48, 80)))
     assert found.boxes.shape == (0, 4)
     assert found.scores.shape == (0,)

@@ -1,0 +1,97 @@
+"""Stage `propose`: boxes of the regions of every picture, by a model, by segments, or as the source annotates them.
+
+OUT/propose/SHARD.parquet has a row for every kept picture: key, boxes (R, 4) uint16 xyxy in pixels of the upright
+picture, scores (R,).
+"""
+
+import itertools
+from collections import Counter
+from collections.abc import Generator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from rice.curate.decode import DecodeStage
+from rice.curate.pictures import Row, decoded, kept
+from rice.curate.proposals.config import ProposalConfig
+from rice.curate.proposals.filter import select
+from rice.curate.proposals.proposer import Proposals, Proposer, build_proposer
+from rice.curate.stage import Done, Stage, Work, read_manifest
+from rice.files import atomic_path
+
+SCHEMA = pa.schema(
+    [
+        ("key", pa.string()),
+        ("boxes", pa.list_(pa.list_(pa.uint16(), 4))),
+        ("scores", pa.list_(pa.float32())),
+    ]
+)
+NOT_ANNOTATED = "pictures without annotations"
+_AT_ONCE = 8
+"""Pictures that a proposer is given together."""
+
+
+@dataclass(frozen=True)
+class ProposeStage(Stage):
+    """Regions of pictures."""
+
+    out: Path
+    config: ProposalConfig
+
+    name: ClassVar[str] = "propose"
+
+    def settings(self) -> dict[str, Any]:
+        """How regions are found, and which are left."""
+        return asdict(self.config)
+
+    def inputs(self, shard: str) -> list[str]:
+        """The pictures."""
+        found = read_manifest(self.out, DecodeStage.name, shard)
+        return [found.digest if found else ""]
+
+    def open(self, device: str) -> Work:
+        """Load the model, if there is one."""
+        proposer = None if self.config.proposals == "boxes" else build_proposer(self.config, device)
+
+        def work(shard: str) -> Generator[None, None, Done]:
+            return (yield from self._propose(shard, proposer))
+
+        return work
+
+    def _propose(self, shard: str, proposer: Proposer | None) -> Generator[None, None, Done]:
+        rows: list[dict[str, Any]] = []
+        counts, drops = Counter[str](), Counter[str]()
+        for picture, proposals in self._found(shard, proposer, counts):
+            chosen = select(proposals, picture["width"], picture["height"], self.config)
+            counts["proposed"] += len(proposals.boxes)
+            counts["regions"] += len(chosen.boxes)
+            drops.update(chosen.dropped)
+            rows.append({"key": picture["key"], "boxes": chosen.boxes.tolist(), "scores": chosen.scores.tolist()})
+            yield
+        path = self.folder / f"{shard}.parquet"
+        with atomic_path(path) as temporary:
+            pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), temporary, compression="zstd")
+        return Done(products=(path,), counts=counts, drops=drops)
+
+    def _found(
+        self, shard: str, proposer: Proposer | None, counts: Counter[str]
+    ) -> Generator[tuple[Row, Proposals], None, None]:
+        pictures = kept(self.out, shard)
+        if proposer is None:
+            for picture in pictures:
+                counts[NOT_ANNOTATED] += picture["annotated"] is None
+                yield picture, _annotated(picture)
+            return
+        pixels = decoded(self.out, shard, pictures)
+        for first in range(0, len(pictures), _AT_ONCE):
+            some = pictures[first : first + _AT_ONCE]
+            yield from zip(some, proposer(list(itertools.islice(pixels, len(some)))), strict=True)
+
+
+def _annotated(picture: Row) -> Proposals:
+    boxes_R4 = np.array(picture["annotated"] or [], dtype=np.float64).reshape(-1, 4)
+    return Proposals(boxes_R4, np.array(picture["confidence"] or [], dtype=np.float32))
