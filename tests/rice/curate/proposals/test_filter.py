@@ -141,6 +141,13 @@ def test_of_equals_the_earlier_is_taken() -> None:
     assert taken.dropped == {DUPLICATE: 1, ABOVE_CAP: 1}
 
 
+def test_among_hundreds_of_equals_the_first_are_taken() -> None:
+    boxes = np.array([[x, 0, x + 1, 1] for x in range(300)], dtype=np.float64)
+    scores = np.tile(np.float32([0.5, 1, 0.25]), 100)
+    taken = select(Proposals(boxes, scores), 300, 1, ProposalConfig(min_region=1, most_regions=120))
+    np.testing.assert_array_equal(taken.boxes, np.concatenate([boxes[1::3], boxes[::3][:20]]))
+
+
 def test_a_limit_of_1_takes_even_the_same_box_twice() -> None:
     boxes = np.array([[0, 0, 10, 10]] * 2, dtype=np.float64)
     taken = select(

@@ -103,7 +103,9 @@ def _discs(module: Any, args: Any, kwargs: dict[str, Any], output: Any) -> Any:
     radii_3 = torch.tensor([0.053, 0.207, 0.311]) * side
     inside_P3hw = (radii_3[:, None, None] - from_point_Phw[:, None]) * sharpness_P[:, None, None, None]
     output.pred_masks = inside_P3hw[None]
-    own_P3 = (points_P2 @ torch.tensor([[0.31, 0.43, 0.59], [0.83, 0.27, 0.71]])) % 1
+    level = kwargs["image_embeddings"]
+    of_picture = (level if isinstance(level, torch.Tensor) else level[-1]).flatten()[0]
+    own_P3 = (points_P2 @ torch.tensor([[0.31, 0.43, 0.59], [0.83, 0.27, 0.71]]) + of_picture) % 1
     output.iou_scores = 0.8 * own_P3[None] + 0.2 * output.iou_scores.sigmoid()
     return output
 
