@@ -39,7 +39,7 @@ def curate(
     OUT/shards is the data set, OUT/page/index.html shows the clusters, OUT/report.json tells what was left out and why,
     OUT/decode has a row for every picture that was found.
 
-    Example: rice curate photos/ --out curated -k 1000 --encoder mini-s8-128 --min-edge 160 --min-region 48
+    Example: rice curate photos/ --out curated -k 1000 --encoder dinov2-b14-518@224
 
     Args:
         images: Folders (COCO's layout brings its boxes, KEY.json beside KEY.jpg SA-1B's), tar files in WebDataset's
@@ -60,6 +60,8 @@ def curate(
 
     if per_shard < 1:
         raise RiceError(f"expected --per-shard of at least 1, got {per_shard}")
+    if not images:
+        raise RiceError("expected folders, tar or Parquet files of pictures before --out")
     sources = find_sources(images, per_shard)
     if dry_run:
         counts = [source.count() for source in sources]

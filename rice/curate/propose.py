@@ -4,6 +4,7 @@ OUT/propose/SHARD.parquet has a row for every kept picture: key, boxes (R, 4) ui
 picture, scores (R,).
 """
 
+import functools
 import itertools
 from collections import Counter
 from collections.abc import Generator
@@ -21,7 +22,8 @@ from rice.curate.proposals.config import ProposalConfig
 from rice.curate.proposals.filter import select
 from rice.curate.proposals.proposer import Proposals, Proposer, build_proposer
 from rice.curate.stage import Done, Stage, Work, read_manifest
-from rice.files import atomic_path
+from rice.encoders.weights import place, weight_files
+from rice.files import atomic_path, sha256_unchanged
 
 SCHEMA = pa.schema(
     [
@@ -31,6 +33,8 @@ SCHEMA = pa.schema(
     ]
 )
 NOT_ANNOTATED = "pictures without annotations"
+_SAM = ("sam_checkpoint", "points_per_side", "sam_iou", "sam_stability")
+"""Settings that count with SAM alone."""
 _AT_ONCE = 8
 """Pictures that a proposer is given together."""
 
@@ -44,9 +48,19 @@ class ProposeStage(Stage):
 
     name: ClassVar[str] = "propose"
 
+    @functools.cached_property
+    def _settings(self) -> dict[str, Any]:
+        facts = asdict(self.config)
+        sam = {name: facts.pop(name) for name in _SAM}
+        if self.config.proposals == "sam":
+            source = place(self.config.sam_checkpoint)
+            files = weight_files(Path(source.place)) if source.kind == "local" else []
+            facts |= sam | ({"sam_checkpoint": [sha256_unchanged(file) for file in files]} if files else {})
+        return {name: value for name, value in facts.items() if not name.endswith("_per_batch")}
+
     def settings(self) -> dict[str, Any]:
         """How regions are found, and which are left."""
-        return asdict(self.config)
+        return self._settings
 
     def inputs(self, shard: str) -> list[str]:
         """The pictures."""

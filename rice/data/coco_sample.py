@@ -32,7 +32,7 @@ def sample_of(image: CocoImage, content: bytes, min_edge: int) -> Sample:
         suffix=image.path.suffix.lower().removeprefix("."),
         width=image.width,
         height=image.height,
-        boxes=_outwards(boxes_R4[kept]),
+        boxes=outwards(boxes_R4[kept]),
         labels=[single[i].category for i in kept],
         tokens=[[] for _ in kept],
         scores=[1.0 for _ in kept],
@@ -59,11 +59,11 @@ def shrunk(sample: Sample, pixels_HW3: NDArray[np.uint8], short_edge: int) -> Sa
         suffix="jpg",
         width=width,
         height=height,
-        boxes=_outwards((sample.boxes * scales).clip(0, [width, height] * 2)),
+        boxes=outwards((sample.boxes * scales).clip(0, [width, height] * 2)),
     )
 
 
-def _outwards(boxes_R4: NDArray[np.float64]) -> NDArray[np.uint16]:
+def outwards(boxes_R4: NDArray[np.float64]) -> NDArray[np.uint16]:
     """To whole pixels, of which a box covers at least a part."""
     return np.concatenate([np.floor(boxes_R4[:, :2]), np.ceil(boxes_R4[:, 2:])], axis=1).astype(np.uint16)
 

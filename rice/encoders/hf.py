@@ -68,7 +68,7 @@ def _load(architecture: Mapping[str, Any], source: Source, allow_pickle: bool) -
     cls = model_class(family)
     checkpoint = open_checkpoint(source, allow_pickle=allow_pickle)
     fields, tensors = from_published(architecture, checkpoint.read(checkpoint.prefix(family.anchors)))
-    with _quiet():
+    with quiet():
         module, report = cls.from_pretrained(
             None,
             config=_configuration(cls, fields),
@@ -101,7 +101,7 @@ def _configuration(cls: Any, architecture: Mapping[str, Any]) -> Any:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """No progress bar and no report of what was left out on purpose (heads, text towers)."""
     from transformers.utils import logging
 

@@ -27,7 +27,7 @@ class ProposalConfig:
     proposals: Literal["segments", "sam", "boxes"] = "segments"
     min_region: int = 128
     duplicate_iou: float = 0.7
-    most_regions: int = 32
+    most_regions: int = 16
     sam_checkpoint: str = "facebook/sam-vit-huge"
     points_per_side: int = 32
     sam_iou: float = 0.88

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from rice.curate.proposals.config import ProposalConfig
 from rice.curate.proposals.proposer import Proposals
+from rice.data.coco_sample import outwards
 from rice.errors import RiceError
 
 NOT_FINITE = "not finite"
@@ -37,7 +38,7 @@ def select(proposals: Proposals, width: int, height: int, config: ProposalConfig
     """Take the best proposals of a picture of `width` x `height` pixels. Each is taken, or counted under one reason.
 
     Boxes are clipped to the picture, and then must have both edges (before rounding: 127.5 is below 128); they are
-    rounded outwards, as those of `rice.data.coco_sample`. Of what is left the higher score goes first, at the same
+    rounded outwards, as `rice pack`'s. Of what is left the higher score goes first, at the same
     score the earlier one: it is a duplicate where its IoU with one before that was taken is above the limit.
     Errors: RiceError for a picture whose pixels 16 bits cannot count.
     """
@@ -50,12 +51,12 @@ def select(proposals: Proposals, width: int, height: int, config: ProposalConfig
     boxes_R4 = boxes_R4.clip(0, [width, height] * 2)
     boxes_R4, scores_R = _keep(boxes_R4, scores_R, _edges(boxes_R4) > 0, OUTSIDE, dropped)
     boxes_R4, scores_R = _keep(boxes_R4, scores_R, _edges(boxes_R4) >= config.min_region, SMALL, dropped)
-    boxes_R4 = np.concatenate([np.floor(boxes_R4[:, :2]), np.ceil(boxes_R4[:, 2:])], axis=1)
-    distinct = _distinct(boxes_R4, scores_R, config.duplicate_iou)
+    whole_R4 = outwards(boxes_R4)
+    distinct = _distinct(whole_R4.astype(np.float64), scores_R, config.duplicate_iou)
     dropped[DUPLICATE] += len(boxes_R4) - len(distinct)
     dropped[ABOVE_CAP] += max(len(distinct) - config.most_regions, 0)
     taken = distinct[: config.most_regions]
-    return Selection(boxes_R4[taken].astype(np.uint16), scores_R[taken], +dropped)
+    return Selection(whole_R4[taken], scores_R[taken], +dropped)
 
 
 def _edges(boxes_R4: NDArray[np.float64]) -> NDArray[np.float64]:

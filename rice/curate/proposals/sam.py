@@ -21,6 +21,7 @@ from torchvision.ops import nms
 
 from rice.curate.proposals.config import ProposalConfig
 from rice.curate.proposals.proposer import Proposals
+from rice.encoders.hf import quiet
 from rice.encoders.hub import fetch
 from rice.encoders.weights import place
 from rice.errors import RiceError
@@ -44,9 +45,10 @@ def load_sam(checkpoint: str, device: str) -> tuple[Any, Any]:
         _reach(source.place)
     where = source.place
     try:
-        processor = AutoImageProcessor.from_pretrained(where)
-        build = AutoModelForMaskGeneration.from_pretrained
-        model, report = build(where, use_safetensors=True, output_loading_info=True)
+        with quiet():
+            processor = AutoImageProcessor.from_pretrained(where)
+            build = AutoModelForMaskGeneration.from_pretrained
+            model, report = build(where, use_safetensors=True, output_loading_info=True)
     except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise RiceError(f"expected a SAM of transformers as checkpoint, got {checkpoint}: {reason}") from error
@@ -63,7 +65,7 @@ def _reach(repository: str) -> None:
     except RiceError as error:
         raise RiceError(
             f"cannot reach {repository} on the model hub; download it on a networked machine and pass its folder as "
-            "checkpoint, or take method segments, which needs no weights"
+            "--sam-checkpoint, or take --proposals segments, which needs no weights"
         ) from error
 
 

@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+
+import tyro
 
 from rice.errors import check_ranges
 
@@ -10,6 +12,7 @@ SHIPPED = "rice"
 """The tokenizer that the package carries."""
 
 _VERB = "rice curate ocr"
+_Optional = Annotated[Path | None, tyro.conf.DisallowNone, tyro.conf.arg(help_behavior_hint="")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,10 +21,10 @@ class TextConfig:
 
     Args:
         reader: rapidocr, whose package carries its models; paddle, which loads them; none reads nothing.
-        confidence: Lines at or below it are dropped (the paper: above 0.7 is kept).
-        tokenizer: rice, which is shipped; or a tokenizer.json, a folder with one, or a name on the Hugging Face hub.
-        read_longest: Pixels. A picture with a longer edge is read smaller.
-        read_shortest: Pixels. A picture with a shorter edge is enlarged. Time goes with its square.
+        confidence: Lines of text at or below it are dropped (the paper: above 0.7 is kept).
+        tokenizer: Of text: rice, which is shipped; or a tokenizer.json, a folder with one, or a name on the Hugging Face hub.
+        read_longest: Pixels. A picture with a longer edge is read smaller, for its text alone.
+        read_shortest: Pixels. A picture with a shorter edge is enlarged for it. Time goes with its square.
         reader_models: For paddle: folder with exported models in det/ and rec/; without it they come from its host.
     """
 
@@ -30,7 +33,7 @@ class TextConfig:
     tokenizer: str = SHIPPED
     read_longest: int = 2000
     read_shortest: int = 480
-    reader_models: Path | None = None
+    reader_models: _Optional = None
 
     def __post_init__(self) -> None:
         """Errors: RiceError naming the fields that are out of range."""
