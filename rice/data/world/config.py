@@ -11,6 +11,7 @@ from rice.data.world.clip import Clip, ClipConfig, draw_clip
 from rice.data.world.draws import VERSION, Part
 from rice.data.world.layouts import write_clips, write_coco, write_image_folder
 from rice.data.world.layouts_detection import write_lvis, write_roboflow, write_voc
+from rice.data.world.layouts_text import write_icdar
 from rice.data.world.layouts_tracking import write_got10k, write_lasot, write_tnl2k, write_trackingnet
 from rice.data.world.scene import Scene, SceneConfig, draw_crop, draw_scene
 from rice.data.world.target import Track, draw_tracks
@@ -19,13 +20,14 @@ from rice.files import atomic_folder, read_json, sha256_json, write_json
 from rice.progress import Progress, SilentProgress
 
 Kind = Literal["scenes", "crops", "clips"]
-Layout = Literal["coco", "lvis", "roboflow", "voc", "got10k", "lasot", "trackingnet", "tnl2k"]
+Layout = Literal["coco", "lvis", "roboflow", "voc", "icdar", "got10k", "lasot", "trackingnet", "tnl2k"]
 
 TEST_NAMES: dict[Layout, str] = {
     "coco": "val",
     "lvis": "val",
     "roboflow": "test",
     "voc": "test",
+    "icdar": "test",
     "got10k": "val",
     "lasot": "test",
     "trackingnet": "TEST",
@@ -40,6 +42,9 @@ _TRACK_WRITERS: dict[Layout, Callable[[Path, str, Iterable[Track]], None]] = {
     "tnl2k": write_tnl2k,
 }
 """Layouts of clips with one target each; all others, but the first, are of scenes."""
+
+_MADE_UP = 0.85
+"""Chance of a training word to be made up, where words are what is learnt."""
 
 _STAMP = "world.json"
 _SIZES = (64, 2048)
@@ -63,9 +68,10 @@ class WorldConfig:
         frames: Length of a clip.
         seed: Another seed is another world.
         layout: Of scenes: COCO's, LVIS' (federated), Roboflow's COCO export (with a valid split, half as large as
-            test, that is not held out) or Pascal VOC's (boxes only). Of clips: YouTube-VOS' (named coco), or, with
-            one target a clip, GOT-10k's (with a test split, half as large as val and held out too, that has only the
-            first frame's box), LaSOT's, TrackingNet's or TNL2K's.
+            test, that is not held out), Pascal VOC's (boxes only) or ICDAR 2015's (words only; most of those in train
+            are made up). Of clips: YouTube-VOS' (named coco), or, with one target a clip, GOT-10k's (with a test
+            split, half as large as val and held out too, that has only the first frame's box), LaSOT's, TrackingNet's
+            or TNL2K's.
     """
 
     kind: Kind = "scenes"
@@ -126,7 +132,10 @@ def scenes(config: WorldConfig, part: Part) -> Iterator[Scene]:
 
 
 def _scenes(config: WorldConfig, part: Part, indices: range) -> Iterator[Scene]:
-    layout = SceneConfig(height=config.size, width=config.size, objects=config.objects, words=config.words)
+    made_up = _MADE_UP if config.layout == "icdar" else 0.0
+    layout = SceneConfig(
+        height=config.size, width=config.size, objects=config.objects, words=config.words, made_up=made_up
+    )
     return (draw_scene(layout, part, config.seed, index) for index in indices)
 
 
@@ -192,6 +201,7 @@ def _scene_writer(config: WorldConfig) -> Callable[[Path, str, Iterable[Scene]],
         "lvis": partial(write_lvis, seed=config.seed),
         "roboflow": write_roboflow,
         "voc": write_voc,
+        "icdar": write_icdar,
     }
     return writers[config.layout]
 

@@ -4,7 +4,8 @@ write_coco          COCO 2017: annotations/instances_{split}.json, {split}/
 write_image_folder  ImageNet's: {split}/{category}/, one object a picture
 write_clips         YouTube-VOS': {split}/JPEGImages/, {split}/Annotations/, {split}/meta.json; also {split}/videos/
 
-Layouts of other detection sets: rice.data.world.layouts_detection. Of tracking: rice.data.world.layouts_tracking.
+Layouts of other detection sets: rice.data.world.layouts_detection. Of tracking: rice.data.world.layouts_tracking. Of
+text: rice.data.world.layouts_text.
 """
 
 from collections.abc import Iterable
@@ -45,7 +46,7 @@ def write_pictures(
     (folder / split).mkdir(parents=True, exist_ok=True)
     for id_, scene in enumerate(scenes, start=1):
         height, width, _ = scene.image.shape
-        name = f"{id_:06d}{_picture_suffix(scene.image)}"
+        name = f"{id_:06d}{picture_suffix(scene.image)}"
         save_picture(folder / split / name, scene.image)
         images.append({"id": id_, "file_name": name, "width": width, "height": height})
         things[id_] = [_coco_annotation(thing, id_) for thing in scene.objects]
@@ -91,7 +92,7 @@ def write_image_folder(folder: Path, split: str, crops: Iterable[tuple[Scene, in
     for index, (scene, category) in enumerate(crops):
         path = folder / split / CATEGORIES[category].replace(" ", "_")
         path.mkdir(parents=True, exist_ok=True)
-        save_picture(path / f"{index:06d}{_picture_suffix(scene.image)}", scene.image)
+        save_picture(path / f"{index:06d}{picture_suffix(scene.image)}", scene.image)
 
 
 def write_clips(folder: Path, split: str, clips: Iterable[Clip]) -> None:
@@ -137,7 +138,7 @@ def _save_identities(path: Path, scene: Scene) -> None:
     picture.save(path)
 
 
-def _picture_suffix(image_HW3: Image_HW3) -> str:
+def picture_suffix(image_HW3: Image_HW3) -> str:
     """Of the file that holds the picture."""
     return ".png" if max(image_HW3.shape) <= _LARGEST_PNG else ".jpg"
 

@@ -32,7 +32,11 @@ _NOISE_DEVIATION = 104.5
 
 @dataclass(frozen=True, kw_only=True)
 class SceneConfig:
-    """What a scene holds. Ranges include both ends; radius is a share of the image's shorter side."""
+    """What a scene holds. Ranges include both ends; radius is a share of the image's shorter side.
+
+    made_up: chance of a word that is not held out to be spelt at random (`rice.data.world.spelling`), so that a reader
+    cannot know the words by heart.
+    """
 
     height: int = 128
     width: int = 128
@@ -40,6 +44,7 @@ class SceneConfig:
     clutter: tuple[int, int] = (1, 4)
     words: tuple[int, int] = (0, 2)
     radius: tuple[float, float] = (0.09, 0.24)
+    made_up: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -148,7 +153,7 @@ def _place_prints(
     prints: list[Print] = []
     taken = Occlusion(config.height, config.width)
     for _ in range(dice.integer(*config.words)):
-        printed = draw_print(dice, part, config.height, config.width, palette)
+        printed = draw_print(dice, part, config.height, config.width, palette, config.made_up)
         plate = printed.plate()
         if taken.visible(plate)[0] < np.count_nonzero(plate.inside_hw):
             continue

@@ -17,6 +17,7 @@ from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 from rice.data.world.draws import TURN, Dice, Part, cos_sin
 from rice.data.world.shapes import Plane, Stencil, box_stencil
+from rice.data.world.spelling import draw_spelling
 from rice.data.world.textures import Colour, brightness, coverage
 
 Point = tuple[float, float]
@@ -48,6 +49,7 @@ _HELD_OUT_WORDS = (
     "closed entry bus metro park toll pier 17 33 56 81 99 140 365 720 2049"
 )
 WORDS = {False: tuple(_COMMON_WORDS.split()), True: tuple(_HELD_OUT_WORDS.split())}
+_RESERVED = frozenset(WORDS[True])
 
 _SMALLEST_EM = 10.0
 _NARROW, _WIDE = frozenset("fijlrtI1"), frozenset("mwMWQO")
@@ -88,9 +90,11 @@ class Print:
         return box_stencil(self.x, self.y, self.turn, self.width / 2 + margin, self.height / 2 + margin)
 
 
-def draw_print(dice: Dice, part: Part, height: int, width: int, palette: tuple[Colour, ...]) -> Print:
-    """A word from the part's own pool, wholly inside the image."""
-    text = _cased(dice, dice.choice(WORDS[part.held_out]))
+def draw_print(
+    dice: Dice, part: Part, height: int, width: int, palette: tuple[Colour, ...], made_up: float = 0.0
+) -> Print:
+    """A word from the part's own pool, wholly inside the image. made_up: see `rice.data.world.scene.SceneConfig`."""
+    text = _cased(dice, _draw_text(dice, part, made_up))
     em_width, em_height = _nominal_size(text)
     em = max(min(height, width) * dice.real(0.07, 0.16), _SMALLEST_EM)
     em = min(em, 0.8 * width / em_width, 0.5 * height / em_height)
@@ -106,6 +110,13 @@ def draw_print(dice: Dice, part: Part, height: int, width: int, palette: tuple[C
 
 
 _CORNERS = ((-0.5, -0.5), (0.5, -0.5), (0.5, 0.5), (-0.5, 0.5))
+
+
+def _draw_text(dice: Dice, part: Part, made_up: float) -> str:
+    """Held-out words are always those of the pool, which no spelling meets."""
+    if made_up and not part.held_out and dice.chance(made_up):
+        return draw_spelling(dice, _RESERVED)
+    return dice.choice(WORDS[part.held_out])
 
 
 def _cased(dice: Dice, text: str) -> str:
