@@ -56,8 +56,8 @@ def check(root: Annotated[Path, tyro.conf.Positional], *, decode: bool = False) 
     Args:
         root: folder of a dataset: COCO's or LVIS's layout (annotations/instances_SPLIT.json with SPLIT/), Roboflow's
             (SPLIT/_annotations.coco.json), Pascal VOC's, a folder of such datasets (Roboflow100, RF100-VL), classified
-            pictures (train/CLASS/* with test/CLASS/*, or CLASS/*), or a tracking benchmark (GOT-10k, LaSOT,
-            TrackingNet, TNL2K).
+            pictures (train/CLASS/* with test/CLASS/*, or CLASS/*), words with transcriptions (ICDAR 2015, SROIE), or a
+            tracking benchmark (GOT-10k, LaSOT, TrackingNet, TNL2K).
         decode: also decode every picture and mask (minutes for COCO).
     """
     if not root.is_dir():

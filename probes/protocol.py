@@ -22,6 +22,7 @@ PROBES: dict[str, str] = {
     "dense": "probes.dense.probe:DenseProbe",
     "detection": "probes.detection.probe:DetectionProbe",
     "knn": "probes.knn.probe:KnnProbe",
+    "text": "probes.text.probe:TextProbe",
     "tracking": "tracking.probe:TrackingProbe",
 }
 

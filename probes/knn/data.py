@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from probes.protocol import NotThisLayoutError
+from rice.data.icdar import find_splits
 from rice.data.picture import PICTURES
 from rice.errors import RiceError
 
@@ -51,6 +52,8 @@ def open_folder(root: Path) -> ImageFolder:
     """
     if not root.is_dir():
         raise RiceError(f"expected a dataset folder, found none at {root}")
+    if find_splits(root):  # its folders are pictures and truth, not classes
+        raise NotThisLayoutError(f"{root} holds words with transcriptions, no classified pictures")
     if _class_folders(root / "train"):
         return _open_split(root)
     found = _class_folders(root)

@@ -42,8 +42,8 @@ def sweep(
     Then: rice tables OUT.
 
     Args:
-        file: FILE.yaml, or a built-in sweep: quickstart, dense-coco, detection-mini, tracking-mini, table3, table4,
-            table5a, table5b, table5c.
+        file: FILE.yaml, or a built-in sweep: quickstart, dense-coco, detection-mini, text-mini, tracking-mini, table3,
+            table4, table5a, table5b, table5c.
         out: Folder of this sweep's results, logs and generated worlds; it must be new or hold the same sweep.
         data: Where datasets lie: NAME=PATH, or PATH alone: the sweep's one dataset, or a folder of them by their names.
         weights: LABEL=PATH for an encoder whose weights are not published; without it that encoder is left out.

@@ -52,7 +52,7 @@ def count_images(dataset: DatasetEntry, probe: Probe) -> int | None:
     """How many pictures pass through the encoder, at most; None where it is not known beforehand."""
     if dataset.world is not None:
         config = _world(dataset)
-        return config.train + config.test
+        return (config.train + config.test) * (config.words[1] if config.layout == "icdar" else 1)  # a crop a word
     return probe.count_images() if isinstance(probe, CountsImages) else None
 
 

@@ -143,16 +143,22 @@ def test_real_data_is_sound(shared_data: Path) -> None:
     assert states(shared_data / "facade") == {"dense": "foreign", "knn": "foreign"}  # a valid split alone
 
 
+def test_words_are_for_the_text_probe_alone(tmp_path: Path) -> None:
+    root = materialise(WorldConfig(layout="icdar", size=64, train=6, test=3, words=(1, 3)), tmp_path / "world")
+    assert {finding.probe for finding in examine(root) if finding.state == "usable"} == {"text"}
+
+
 @pytest.mark.parametrize(
     ("kind", "layout"),
     [
-        *(("scenes", layout) for layout in ("coco", "lvis", "roboflow", "voc")),
+        *(("scenes", layout) for layout in ("coco", "lvis", "roboflow", "voc", "icdar")),
         *(("clips", layout) for layout in ("coco", "got10k", "lasot", "trackingnet", "tnl2k")),
         ("crops", "coco"),
     ],
 )
 def test_what_one_probe_reads_is_foreign_to_another_and_never_broken(kind: Any, layout: Any, tmp_path: Path) -> None:
-    root = materialise(WorldConfig(kind=kind, layout=layout, size=64, train=6, test=3, frames=20), tmp_path / "world")
+    config = WorldConfig(kind=kind, layout=layout, size=64, train=6, test=3, frames=20, words=(1, 3))
+    root = materialise(config, tmp_path / "world")
     assert {finding.probe: finding.text for finding in examine(root) if finding.state == "broken"} == {}
 
 

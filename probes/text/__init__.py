@@ -1,0 +1,1 @@
+"""Text probe: frozen patch tokens to the letters of a word."""

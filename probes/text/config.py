@@ -1,0 +1,41 @@
+"""What the text probe computes. Imports no torch."""
+
+from dataclasses import dataclass
+
+from probes.protocol import run_only
+from probes.training_config import TrainingConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextConfig(TrainingConfig):
+    """What the text probe computes: a small recogniser with CTC, trained on words, the last step judged.
+
+    Args:
+        epochs: passes over the training words.
+        batch: words per step.
+        steps: places from left to right at which a letter or none is read; a word needs one for each of its letters,
+            and one more between two equal ones.
+        rows: the token grid is resampled to rows x steps.
+        channels: what is kept of a token.
+        hidden: width of the convolutions along the word.
+        cache_gb: disk for frozen features, in GB; what does not fit is recomputed in every epoch.
+    """
+
+    VERB = "rice sweep"
+
+    epochs: int = 16
+    batch: int = 32
+    learning_rate: float = 5e-3
+    weight_decay: float = 0.05
+    warmup: int = 50
+    clip: float | None = 5.0
+    steps: int = 32
+    rows: int = 8
+    channels: int = 48
+    hidden: int = 96
+    cache_gb: float = run_only(40.0)
+
+    def ranges(self) -> dict[str, bool]:
+        """See `TrainingConfig`."""
+        positive = {name: getattr(self, name) >= 1 for name in ("steps", "rows", "channels", "hidden")}
+        return super().ranges() | positive | {"cache_gb": self.cache_gb >= 0}
