@@ -13,6 +13,8 @@ class TextConfig(TrainingConfig):
     Args:
         epochs: passes over the training words.
         batch: words per step.
+        guided: share of the training during which letters evenly spread over the steps guide it, ever less; without
+            them CTC answers with blanks for long before it spells.
         steps: places from left to right at which a letter or none is read; a word needs one for each of its letters,
             and one more between two equal ones.
         rows: the token grid is resampled to rows x steps.
@@ -25,10 +27,11 @@ class TextConfig(TrainingConfig):
 
     epochs: int = 16
     batch: int = 32
-    learning_rate: float = 5e-3
+    learning_rate: float = 1e-2
     weight_decay: float = 0.05
     warmup: int = 50
-    clip: float | None = 5.0
+    clip: float | None = 1.0
+    guided: float = 0.6
     steps: int = 32
     rows: int = 8
     channels: int = 48
@@ -38,4 +41,4 @@ class TextConfig(TrainingConfig):
     def ranges(self) -> dict[str, bool]:
         """See `TrainingConfig`."""
         positive = {name: getattr(self, name) >= 1 for name in ("steps", "rows", "channels", "hidden")}
-        return super().ranges() | positive | {"cache_gb": self.cache_gb >= 0}
+        return super().ranges() | positive | {"guided": 0 <= self.guided <= 1, "cache_gb": self.cache_gb >= 0}

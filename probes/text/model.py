@@ -79,6 +79,21 @@ def ctc_loss(logits_BNC: Tensor, words: Sequence[str]) -> Tensor:
     return nn.functional.ctc_loss(log_p_NBC, targets, steps, lengths, blank=BLANK)
 
 
+def even_loss(logits_BNC: Tensor, words: Sequence[str]) -> Tensor:
+    """Cross entropy with the letters of each word evenly spread over the steps, mean over words and steps, on the CPU.
+
+    A word is cut out around its letters, so that this is about where they are, and says so from the first step on.
+    """
+    steps = logits_BNC.shape[1]
+    letters_BN = torch.tensor([spread(encode(word), steps) for word in words])
+    return nn.functional.cross_entropy(logits_BNC.float().cpu().flatten(0, 1), letters_BN.flatten())
+
+
+def spread(codes: Sequence[int], steps: int) -> list[int]:
+    """The letter at the middle of each step."""
+    return [codes[(2 * step + 1) * len(codes) // (2 * steps)] for step in range(steps)]
+
+
 def encode(word: str) -> list[int]:
     """Classes of its letters."""
     return [ALPHABET.index(letter) + 1 for letter in word]

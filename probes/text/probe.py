@@ -98,6 +98,7 @@ class TextProbe(Probe):
             "digits and letters without case and accents, all else dropped; words cut out by the box around their "
             "quad, squashed to the encoder's square; frozen patch tokens, LayerNorm, standardised per channel; "
             f"{c.channels} channels, {c.rows} x {c.steps} places, two convolutions of {c.hidden} along the word, CTC, "
+            f"guided by evenly spread letters for {c.guided:g} of the training, "
             f"read greedily without a lexicon; {c.epochs} epochs in batches of {c.batch}, AdamW {c.learning_rate:g}, "
             "cosine; the last step is judged"
         )

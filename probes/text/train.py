@@ -5,9 +5,9 @@ Shapes: B words, T tokens of a word, D width.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import tee
+from itertools import count, tee
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from probes.cache import FrozenFeatures, open_features
 from probes.fit import seeded_batches
 from probes.text.data import WordItem, WordSet, steps_needed
-from probes.text.model import Recogniser, ctc_loss, token_source
+from probes.text.model import Recogniser, ctc_loss, even_loss, token_source
 from probes.watch import Run, fit_watched
 from rice.encoders.base import Encoder
 from rice.errors import RiceError
@@ -24,8 +24,14 @@ from rice.progress import Progress
 if TYPE_CHECKING:
     from probes.text.config import TextConfig
 
-WordBatch = tuple[Tensor, list[str]]
-"""Tokens (B, T, D), as stored, and what they spell."""
+
+class WordBatch(NamedTuple):
+    """Tokens (B, T, D), as stored, what they spell, and the weight of the evenly spread letters at this step."""
+
+    tokens: Tensor
+    words: list[str]
+    guide: float
+
 
 _MOST_WARMUP = 0.1
 
@@ -93,7 +99,7 @@ def train_recogniser(material: Material, head: Recogniser, config: "TextConfig",
     warmup = min(config.warmup, int(_MOST_WARMUP * total))
     fit_watched(
         head,
-        lambda start: batches(material, config.batch, run.seed, start),
+        lambda start: batches(material, config, run.seed, start),
         _losses,
         config.schedule(total, warmup=warmup, milestones=()),
         run,
@@ -101,13 +107,18 @@ def train_recogniser(material: Material, head: Recogniser, config: "TextConfig",
     )
 
 
-def batches(material: Material, batch: int, seed: int, start: int) -> Iterator[WordBatch]:
+def batches(material: Material, config: "TextConfig", seed: int, start: int) -> Iterator[WordBatch]:
     """From step `start` on, on the device."""
-    order, again = tee(seeded_batches(len(material.train_words), batch, seed, start))
-    for tokens_BTD, items in zip(material.train.stream(order), again, strict=False):  # `again` may be one ahead
-        yield tokens_BTD.to(material.device), [material.train_words[item].letters for item in items]
+    words = material.train_words
+    guided = config.guided * updates(config, len(words))
+    order, again = tee(seeded_batches(len(words), config.batch, seed, start))
+    stream = zip(material.train.stream(order), again, count(start), strict=False)  # `again` may be one ahead
+    for tokens_BTD, items, step in stream:
+        guide = max(0.0, 1 - step / guided) if guided else 0.0
+        yield WordBatch(tokens_BTD.to(material.device), [words[item].letters for item in items], guide)
 
 
 def _losses(head: nn.Module, batch: WordBatch) -> dict[str, Tensor]:
-    tokens_BTD, words = batch
-    return {"ctc": ctc_loss(head(tokens_BTD), words)}
+    logits_BNC = head(batch.tokens)
+    parts = {"ctc": ctc_loss(logits_BNC, batch.words)}
+    return parts | {"even": batch.guide * even_loss(logits_BNC, batch.words)} if batch.guide else parts

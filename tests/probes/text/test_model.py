@@ -3,6 +3,7 @@
 import itertools
 import math
 from collections.abc import Callable
+from fractions import Fraction
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from probes.text.config import TextConfig
 from probes.text.data import ALPHABET, steps_needed
-from probes.text.model import Recogniser, ctc_loss, decode, encode, parameters
+from probes.text.model import Recogniser, ctc_loss, decode, encode, even_loss, parameters, spread
 
 CLASSES = len(ALPHABET) + 1
 
@@ -54,6 +55,25 @@ def test_a_word_that_does_not_fit_has_no_loss_and_one_step_more_gives_one() -> N
         needed = steps_needed(word)
         assert ctc_loss(torch.zeros(1, needed - 1, CLASSES), [word]).isinf()
         assert ctc_loss(torch.zeros(1, needed, CLASSES), [word]).isfinite()
+
+
+@given(count=st.integers(1, 12), steps=st.integers(1, 40))
+def test_letters_are_spread_as_evenly_as_steps_allow(count: int, steps: int) -> None:
+    found = spread(range(count), steps)
+    assert found == [int((Fraction(2 * step + 1, 2 * steps)) * count) for step in range(steps)]
+    assert found == sorted(found)
+    if steps >= count:
+        assert set(found) == set(range(count))
+        shares = [found.count(letter) for letter in range(count)]
+        assert max(shares) - min(shares) <= 1
+
+
+def test_evenly_spread_letters_have_no_loss_where_each_step_is_sure_of_its_own() -> None:
+    logits = torch.full((1, 4, CLASSES), -50.0)
+    logits[0, [0, 1, 2, 3], [1, 1, 2, 2]] = 50
+    assert even_loss(logits, ["01"]).item() == pytest.approx(0, abs=1e-6)
+    assert even_loss(logits, ["10"]).item() > 50
+    assert even_loss(torch.zeros(1, 4, CLASSES), ["01"]).item() == pytest.approx(math.log(CLASSES))
 
 
 @pytest.mark.parametrize("grid", [(4, 4), (16, 16), (27, 27), (3, 9)])
