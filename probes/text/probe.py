@@ -69,9 +69,8 @@ class TextProbe(Probe):
         truth = [word.letters for word in material.test_words]
         found = scores(read, truth)
         evaluate.write_items(workdir / "items.parquet", material.test_words, read)
-        self._keep(
-            workdir / "kept", head, encoder, material, seed, {name: score.value for name, score in found.items()}
-        )
+        values = {name: score.value for name, score in found.items()}
+        self._keep(workdir / "kept", head, encoder, material, seed, values)
         for name, score in found.items():
             yield Metric(
                 name=name,

@@ -4,6 +4,7 @@ import itertools
 import math
 from collections.abc import Callable
 from fractions import Fraction
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,6 +14,9 @@ from hypothesis import strategies as st
 from probes.text.config import TextConfig
 from probes.text.data import ALPHABET, steps_needed
 from probes.text.model import Recogniser, ctc_loss, decode, encode, even_loss, parameters, spread
+from probes.text.probe import TextProbe
+from rice.encoders.base import Encoder
+from rice.progress import SilentProgress
 
 CLASSES = len(ALPHABET) + 1
 
@@ -110,11 +114,10 @@ def test_the_head_is_small(width: int, million: float) -> None:
     assert parameters(Recogniser(TextConfig(), width=width, grid=(16, 16))) < 1e6 * million
 
 
-def test_eight_words_are_learnt_by_heart(make_words: Callable, make_encoder: Callable, tmp_path) -> None:  # type: ignore[type-arg,no-untyped-def]
-    from probes.text.probe import TextProbe
-    from rice.progress import SilentProgress
-
-    config = TextConfig(epochs=400, batch=8, steps=16, rows=4, channels=24, hidden=48)
+def test_eight_words_are_learnt_by_heart(
+    make_words: Callable[..., Path], make_encoder: Callable[..., Encoder], tmp_path: Path
+) -> None:
+    config = TextConfig(epochs=120, batch=8, steps=16, rows=4, channels=24, hidden=48)
     probe = TextProbe(config, make_words())
     metrics = probe.run(make_encoder(), seed=0, workdir=tmp_path / "work", progress=SilentProgress())
     assert [metric.value for metric in metrics] == [1, 1]
