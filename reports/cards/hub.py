@@ -22,7 +22,10 @@ CARDS = "cards"
 PIPELINE = "image-feature-extraction"
 
 # The hub's task for each probe; it has none for tracking, and knows no probe of others.
-_TASKS = {"dense": "image-segmentation", "detection": "object-detection", "knn": "image-classification"}
+_TASKS = {
+    "dense": "image-segmentation", "detection": "object-detection", "knn": "image-classification",
+    "text": "image-to-text",
+}  # fmt: skip
 _LIBRARIES = {
     "hf": "transformers", "open_clip": "open_clip", "timm": "timm", "rice": "rice-suite", "own": "rice-suite",
 }  # fmt: skip

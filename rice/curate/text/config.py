@@ -22,7 +22,7 @@ class TextConfig:
     Args:
         reader: rapidocr, whose package carries its models; paddle, which loads them; none reads nothing.
         confidence: Lines of text at or below it are dropped (the paper: above 0.7 is kept).
-        tokenizer: Of text: rice, which is shipped; or a tokenizer.json, a folder with one, or a name on the Hugging Face hub.
+        tokenizer: Of text: rice, which is shipped; or a tokenizer.json, a folder with one, or a name on the hub.
         read_longest: Pixels. A picture with a longer edge is read smaller, for its text alone.
         read_shortest: Pixels. A picture with a shorter edge is enlarged for it. Time goes with its square.
         reader_models: For paddle: folder with exported models in det/ and rec/; without it they come from its host.
