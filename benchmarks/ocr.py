@@ -34,6 +34,7 @@ from benchmarks.timing import begin, finish
 from rice.curate.text.config import TextConfig
 from rice.curate.text.reader import Line, TextReader, build_reader
 from rice.curate.text.select import select
+from rice.data.icdar import read_truth
 from rice.data.picture import open_upright
 from rice.files import read_object
 
@@ -119,11 +120,10 @@ def _measure(name: str, pictures: Sequence[Picture], reader: TextReader, config:
 
 
 def sroie(folder: Path) -> Iterator[Picture]:
-    """Pictures with their lines: x1,y1,...,x4,y4,text, in which the text may have commas."""
+    """Pictures with their lines."""
     for path in sorted((folder / "box").glob("*.csv")):
-        rows = [row.split(",", 8) for row in path.read_text(encoding="utf-8").splitlines() if row.strip()]
-        truths = [Truth(np.array(row[:8], dtype=np.float64).reshape(4, 2), row[8]) for row in rows]
-        yield folder / "img" / f"{path.stem}.jpg", truths
+        picture = folder / "img" / f"{path.stem}.jpg"
+        yield picture, [Truth(np.reshape(box.quad, (4, 2)), box.text) for box in read_truth(path, picture)]
 
 
 def icdar15(folder: Path) -> Iterator[Picture]:
