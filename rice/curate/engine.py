@@ -122,8 +122,9 @@ class _Pool:
             seen = 0
             while waiting:
                 finished, waiting = wait(waiting, timeout=_POLL_S, return_when=FIRST_EXCEPTION)
-                yield from [None] * (sum(self._progress) - seen)
-                seen = sum(self._progress)
+                now = sum(self._progress)
+                yield from [None] * (now - seen)
+                seen = now
                 for future in finished:
                     future.result()
         except BrokenProcessPool as error:
