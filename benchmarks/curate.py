@@ -13,6 +13,7 @@ Goal: at most 1.1 times the bare loop. Ray's time is without its start, which is
 import hashlib
 import io
 import logging
+import os
 import shutil
 import sys
 import tempfile
@@ -28,7 +29,7 @@ import torch
 import tyro
 from PIL import Image
 
-from benchmarks.timing import alternate, begin, finish, ratios, shown
+from benchmarks.timing import alternate, begin, finish, ratios, shown, spread
 from rice.curate.config import CheckConfig, EmbedConfig, EngineConfig
 from rice.curate.embed import EmbedStage, build_features
 from rice.curate.engine import Engine
@@ -48,6 +49,7 @@ from rice.data.world import Part, SceneConfig, draw_scene
 from rice.progress import SilentProgress
 
 GOAL = 1.1
+STAGES = 5
 CHECK = CheckConfig(min_edge=160)
 PROPOSALS = ProposalConfig(min_region=48)
 EMBED = EmbedConfig(encoder="mini-s8-128")
@@ -100,6 +102,10 @@ def main(config: Config) -> int:
         "regions": found["loop"][0],
         "lines": found["loop"][1],
     }
+    if config.ray:
+        more = spread([(a - b) / STAGES for a, b in zip(seconds["ray"], seconds["local"], strict=True)])
+        report["ray_seconds_more_per_stage"] = more
+        print(f"  ray takes {shown(more, '.1f')} s more for each of {STAGES} stages, whose workers it starts")
     return finish(report, config.json, holds=alike and ratio["local"]["median"] <= GOAL)
 
 
@@ -159,6 +165,7 @@ def _found(boxes: list[Any], features_RD: Any, tokens: list[Any]) -> Found:
 
 def start_ray() -> float:
     """Seconds."""
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     import ray
 
     began = time.perf_counter()
