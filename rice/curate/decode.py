@@ -25,15 +25,13 @@ from PIL import Image, ImageOps
 
 from rice.curate.scan import DAMAGED, DUPLICATE, ScanStage, one_line, orientation_of
 from rice.curate.sources import Annotated, Candidate, SourceShard
-from rice.curate.stage import Done, Stage, Work, read_manifest
+from rice.curate.stage import SHARDS, Done, Stage, Work
 from rice.data.decode import DamagedPictureError, decode_picture, to_rgb
 from rice.data.jpeg_window import restart_interval
 from rice.data.picture import DECODER_ERRORS
 from rice.data.shards import Append, write_tar
 from rice.errors import RiceError
-from rice.files import atomic_path, leftovers, make_folder, sha256_json
-
-SHARDS = "shards"
+from rice.files import atomic_path, make_folder, sha256_json
 
 SCHEMA = pa.schema(
     [
@@ -74,8 +72,7 @@ class DecodeStage(Stage):
 
     def inputs(self, shard: str) -> list[str]:
         """What the scan found, and which of it is there already."""
-        scanned = read_manifest(self.out, ScanStage.name, shard)
-        return [scanned.digest if scanned else "", sha256_json(sorted(self.twice[shard]))]
+        return [self.before(ScanStage.name, shard).digest, sha256_json(sorted(self.twice[shard]))]
 
     def only(self, shard: str) -> "DecodeStage":
         """Without the other sources."""
@@ -90,8 +87,6 @@ class DecodeStage(Stage):
         rows: list[dict[str, Any]] = []
         tar = self.out / SHARDS / f"{shard}.tar"
         make_folder(tar.parent)
-        for path in leftovers(tar):
-            path.unlink()
         with contextlib.ExitStack() as stack:
             append: Append | None = None
             found = self.sources[shard].candidates()

@@ -24,7 +24,7 @@ from rice.curate.config import EmbedConfig
 from rice.curate.decode import DecodeStage
 from rice.curate.pictures import decoded, kept, read_rows
 from rice.curate.propose import ProposeStage
-from rice.curate.stage import Done, Stage, Work, read_manifest
+from rice.curate.stage import Done, Stage, Work
 from rice.data.decode import Pixels, resize_crop
 from rice.data.regions import Crop
 from rice.encoders.base import Encoder
@@ -70,8 +70,7 @@ class EmbedStage(Stage):
 
     def inputs(self, shard: str) -> list[str]:
         """The pictures and their regions."""
-        found = [read_manifest(self.out, name, shard) for name in (DecodeStage.name, ProposeStage.name)]
-        return [manifest.digest if manifest else "" for manifest in found]
+        return [self.before(name, shard).digest for name in (DecodeStage.name, ProposeStage.name)]
 
     def open(self, device: str) -> Work:
         """Load the encoder."""

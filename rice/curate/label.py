@@ -16,11 +16,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rice.curate.cluster import LABELS, NO_LABEL
-from rice.curate.decode import SHARDS, DecodeStage
+from rice.curate.decode import DecodeStage
 from rice.curate.ocr import OcrStage
 from rice.curate.pictures import Row, kept, read_rows
 from rice.curate.propose import ProposeStage
-from rice.curate.stage import Done, Stage, Work, read_manifest
+from rice.curate.stage import SHARDS, Done, Stage, Work
 from rice.data.coco_sample import by_area
 from rice.data.shards import DATASET, Annotations, DatasetInfo, ShardInfo, sidecar_row, write_dataset, write_sidecar
 from rice.errors import RiceError
@@ -45,8 +45,8 @@ class LabelStage(Stage):
 
     def inputs(self, shard: str) -> list[str]:
         """Pictures, regions, text, and the shard's clusters."""
-        found = [read_manifest(self.out, name, shard) for name in (DecodeStage.name, ProposeStage.name, OcrStage.name)]
-        return [*(manifest.digest if manifest else "" for manifest in found), self._labels_identity(shard)]
+        stages = (DecodeStage.name, ProposeStage.name, OcrStage.name)
+        return [*(self.before(stage, shard).digest for stage in stages), self._labels_identity(shard)]
 
     def _labels_identity(self, shard: str) -> str:
         path = self._labels(shard)
@@ -130,14 +130,17 @@ def publish(
     stage: LabelStage, shards: Sequence[str], classes: tuple[int, int], source: Mapping[str, Any]
 ) -> DatasetInfo:
     """Write dataset.json over all shards, which makes OUT/shards a data set to train on."""
-    infos = []
+    infos, digests = [], []
     for shard in shards:
-        counts = stage.manifest(shard).counts
+        manifest = stage.manifest(shard)
+        counts = manifest.counts
+        digests.append(manifest.digest)
         tar = stage.out / SHARDS / f"{shard}.tar"
         regions = counts["objects"] + counts["texts"]
         infos.append(ShardInfo(name=shard, samples=counts["pictures"], regions=regions, tar_bytes=tar.stat().st_size))
     objects, words = classes
-    info = DatasetInfo(object_classes=objects, ocr_classes=words, shards=tuple(infos), source=dict(source))
+    said = {**source, "labels": sha256_json(digests)}
+    info = DatasetInfo(object_classes=objects, ocr_classes=words, shards=tuple(infos), source=said)
     write_dataset(stage.out / SHARDS, info)
     return info
 

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from rice.curate.decode import DecodeStage
 from rice.curate.pictures import decoded, kept
-from rice.curate.stage import Done, Stage, Work, read_manifest
+from rice.curate.stage import Done, Stage, Work
 from rice.curate.text.config import TextConfig
 from rice.curate.text.reader import TextReader, build_reader
 from rice.curate.text.select import select
@@ -67,8 +67,7 @@ class OcrStage(Stage):
 
     def inputs(self, shard: str) -> list[str]:
         """The pictures."""
-        found = read_manifest(self.out, DecodeStage.name, shard)
-        return [found.digest if found else ""]
+        return [self.before(DecodeStage.name, shard).digest]
 
     def open(self, device: str) -> Work:
         """Load the engine and the tokenizer."""

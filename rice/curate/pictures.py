@@ -10,7 +10,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from rice.curate.decode import SHARDS, DecodeStage
+from rice.curate.decode import DecodeStage
+from rice.curate.stage import SHARDS
 from rice.data.decode import Pixels, decode_picture
 from rice.errors import RiceError, os_errors_as
 

@@ -19,7 +19,7 @@ from typing import Any
 from rice.curate.cluster import REPORT as CLUSTER_REPORT
 from rice.curate.cluster import cluster_features
 from rice.curate.config import CheckConfig, EmbedConfig, EngineConfig, KMeansConfig, SampleConfig
-from rice.curate.decode import SHARDS, DecodeStage
+from rice.curate.decode import DecodeStage
 from rice.curate.embed import EmbedStage
 from rice.curate.engine import Engine
 from rice.curate.label import LabelStage, publish, unpublish
@@ -29,7 +29,7 @@ from rice.curate.ocr import OcrStage
 from rice.curate.proposals.config import ProposalConfig
 from rice.curate.propose import ProposeStage
 from rice.curate.sources import SourceShard
-from rice.curate.stage import Stage
+from rice.curate.stage import SHARDS, Stage
 from rice.curate.summary import CLUSTERS, REPORT, lines, write_report
 from rice.curate.take import pictures_of, take_pictures
 from rice.curate.text.config import TextConfig

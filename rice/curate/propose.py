@@ -21,7 +21,7 @@ from rice.curate.pictures import Row, decoded, kept
 from rice.curate.proposals.config import ProposalConfig
 from rice.curate.proposals.filter import select
 from rice.curate.proposals.proposer import Proposals, Proposer, build_proposer
-from rice.curate.stage import Done, Stage, Work, read_manifest
+from rice.curate.stage import Done, Stage, Work
 from rice.encoders.weights import place, weight_files
 from rice.files import atomic_path, sha256_unchanged
 
@@ -64,8 +64,7 @@ class ProposeStage(Stage):
 
     def inputs(self, shard: str) -> list[str]:
         """The pictures."""
-        found = read_manifest(self.out, DecodeStage.name, shard)
-        return [found.digest if found else ""]
+        return [self.before(DecodeStage.name, shard).digest]
 
     def open(self, device: str) -> Work:
         """Load the model, if there is one."""

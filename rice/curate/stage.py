@@ -44,6 +44,9 @@ class Manifest:
         return sha256_json({name: product["sha256"] for name, product in self.products.items()})
 
 
+SHARDS = "shards"
+"""Folder of the data set: pictures, then annotations."""
+
 Work = Callable[[str], Generator[None, None, Done]]
 """Works on a shard: writes all but the manifest, and yields after every picture."""
 
@@ -90,9 +93,13 @@ class Stage(abc.ABC):
 
     def manifest(self, shard: str) -> Manifest:
         """Errors: RiceError where the shard is not done."""
-        found = read_manifest(self.out, self.name, shard)
+        return self.before(self.name, shard)
+
+    def before(self, stage: str, shard: str) -> Manifest:
+        """What an earlier stage made of the shard. Errors: RiceError where it is not done."""
+        found = read_manifest(self.out, stage, shard)
         if found is None:
-            raise RiceError(f"{self.folder / shard} is not there yet; run rice curate {self.name} {self.out} first")
+            raise RiceError(f"{self.out / stage} has no {shard} yet, or not whole; run rice curate {stage} {self.out}")
         return found
 
     def finished(self, shard: str) -> bool:
@@ -103,7 +110,7 @@ class Stage(abc.ABC):
     def do(self, work: Work, shard: str) -> Generator[None, None, None]:
         """Make the shard's products and its manifest, whatever a killed run has left; yield after every picture."""
         manifest = _path(self.out, self.name, shard)
-        for path in (*leftovers(manifest), *leftovers(self.folder / f"{shard}.parquet")):
+        for path in (*leftovers(self.folder / shard), *leftovers(self.out / SHARDS / shard)):
             path.unlink(missing_ok=True)
         identity, begin = self.identity(shard), time.perf_counter()
         done = yield from work(shard)

@@ -23,6 +23,7 @@ from rice.curate.sources import find_sources
 from rice.curate.take import take_pictures
 from rice.encoders.base import Encoder, Features
 from rice.encoders.spec import EncoderSpec
+from rice.errors import RiceError
 from rice.progress import SilentProgress
 
 MINI = EmbedConfig(encoder="mini-s8-128", batch=5)
@@ -94,7 +95,9 @@ def propose(out: Path, counts: list[int]) -> list[Any]:
         for picture, own in zip(pictures, boxes, strict=True)
     ]
     (out / "propose").mkdir()
-    pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), out / "propose" / "in-000000.parquet")
+    path = out / "propose" / "in-000000.parquet"
+    pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), path)
+    pile.finish(out, "propose", "in-000000", path)
     return boxes
 
 
@@ -115,3 +118,10 @@ def test_rows_are_in_the_order_of_pictures_and_their_regions(curation: Path, poo
     assert found.shape == (sum(counts), 128)
     assert np.abs(found.astype(np.float32) - np.concatenate(expected)).max(initial=0) < 2e-3
     assert np.abs(np.linalg.norm(found.astype(np.float32), axis=1) - 1).max(initial=0) < 1e-3
+
+
+def test_before_there_are_regions_it_is_said_what_to_run(curation: Path) -> None:
+    with Engine(EngineConfig(workers=1, device="cpu"), 1) as engine, pytest.raises(RiceError) as error:
+        engine.run(EmbedStage(curation, MINI), {"in-000000": 4}, SilentProgress())
+    assert "propose has no in-000000 yet" in str(error.value)
+    assert f"run rice curate propose {curation}" in str(error.value)

@@ -66,6 +66,8 @@ def write(out: Path, found: list[tuple[list, list]]) -> None:
     for name, table in tables.items():
         (out / name).parent.mkdir(parents=True, exist_ok=True)
         pq.write_table(table, out / name)
+        if not name.startswith("clusters"):
+            pile.finish(out, name.partition("/")[0], NAME, out / name)
 
 
 def label(out: Path) -> Shard:
@@ -81,7 +83,6 @@ def label(out: Path) -> Shard:
 @given(found=pictures)
 def test_training_reads_every_region_with_its_label_or_its_tokens(taken: Path, found: list[tuple[list, list]]) -> None:
     write(taken, found)
-    (taken / "label" / f"{NAME}.json").unlink(missing_ok=True)
     shard = label(taken)
     table = pq.read_table(taken / "shards" / f"{NAME}.parquet")
     distance = 0

@@ -13,6 +13,7 @@ from PIL import Image
 from rice.cli import main
 from rice.curate.proposals.config import ProposalConfig
 from rice.curate.propose import ProposeStage
+from rice.data.batches import StreamConfig
 from rice.data.shard_reader import read_dataset
 from rice.data.stream import RegionStream
 from rice.data.world import Part, SceneConfig, draw_scene
@@ -58,9 +59,12 @@ def test_all_that_was_found_is_kept_or_counted(curated: Path) -> None:
 
 def test_training_reads_the_data_set(curated: Path) -> None:
     _, info = read_dataset(curated / "shards")
-    stream = RegionStream([curated / "shards"])
+    stream = RegionStream.open([curated / "shards"], StreamConfig(size=64), seed=0)
     assert (info.object_classes, info.ocr_classes) == (stream.object_classes, stream.ocr_classes) == (5, 8192)
     assert [shard.samples for shard in info.shards] == [4, 4, 2]
+    batch = next(stream.batches(batch=10))
+    assert set(batch.object_labels.unique().tolist()) == {-1, *range(5)}
+    assert (batch.ocr_labels >= 0).any()
     labels = [row.as_py() for path in curated.glob("shards/*.parquet") for row in pq.read_table(path)["labels"]]
     assert {label for row in labels for label in row} == {-1, *range(5)}
 
