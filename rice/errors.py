@@ -25,7 +25,12 @@ def require(module: str, extra: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] != module.partition(".")[0]:
             raise  # the module is there; something that it needs is not
-        raise MissingExtraError(f"{module} is not installed; add it with: pip install 'rice-suite[{extra}]'") from error
+        raise missing(module, extra) from error
+
+
+def missing(package: str, extra: str) -> MissingExtraError:
+    """The error that says how to install it."""
+    return MissingExtraError(f"{package} is not installed; add it with: pip install 'rice-suite[{extra}]'")
 
 
 def check_ranges(config: object, holds: Mapping[str, bool], verb: str) -> None:

@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from rice.curate.scan import DAMAGED, DUPLICATE, ScanStage, one_line, orientation_of
+from rice.curate.scan import DAMAGED, DUPLICATE, FORMATS, ScanStage, one_line, orientation_of
 from rice.curate.sources import Annotated, Candidate, SourceShard
 from rice.curate.stage import SHARDS, Done, Stage, Work
 from rice.data.decode import DamagedPictureError, decode_picture, to_rgb
@@ -147,7 +147,7 @@ class Plain(NamedTuple):
 
 
 def _plain(content: bytes, kind: str) -> Plain:
-    with Image.open(io.BytesIO(content)) as picture:
+    with Image.open(io.BytesIO(content), formats=FORMATS) as picture:
         orientation = orientation_of(picture)
         reason = _not_plain(picture, kind, orientation)
         if not reason:

@@ -58,6 +58,10 @@ class EmbedStage(Stage):
 
     name: ClassVar[str] = "embed"
 
+    def on_gpu(self) -> bool:
+        """Encoders are networks."""
+        return True
+
     @functools.cached_property
     def _settings(self) -> dict[str, Any]:
         reference = EncoderReference.parse(self.config.encoder)

@@ -31,14 +31,14 @@ class Engine:
     def __init__(self, config: EngineConfig, shards: int) -> None:
         self.config = config
         self.shards = shards
-        self._pool: _Pool | None = None
+        self._pools: dict[str, _Pool] = {}
 
     def __enter__(self) -> "Engine":
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._pool is not None:
-            self._pool.close()
+        for pool in self._pools.values():
+            pool.close()
 
     def run(self, stage: Stage, pictures: Mapping[str, int | None], progress: Progress) -> None:
         """Do what is not done yet of the stage's shards. pictures: shard -> how many it has, where that is known.
@@ -60,12 +60,13 @@ class Engine:
             from rice.curate.ray_engine import on_ray
 
             return on_ray(stage, todo, self.config)
-        devices = _devices(self.config.device)
+        devices = _devices(self.config.device if stage.on_gpu() else "cpu")
         workers = min(self.config.workers or len(devices), self.shards)
         if workers == 1:
             return _alone(stage, todo, devices[0])
-        self._pool = self._pool or _Pool(workers, devices, self.shards)
-        return self._pool.ticks(stage, todo)
+        if devices[0] not in self._pools:
+            self._pools[devices[0]] = _Pool(workers, devices, self.shards)
+        return self._pools[devices[0]].ticks(stage, todo)
 
 
 def _devices(name: str) -> list[str]:

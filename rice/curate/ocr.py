@@ -22,6 +22,7 @@ from rice.curate.text.config import TextConfig
 from rice.curate.text.reader import TextReader, build_reader
 from rice.curate.text.select import select
 from rice.curate.text.tokens import TextTokenizer, load_tokenizer
+from rice.errors import missing, require
 from rice.files import atomic_path, sha256_file
 
 SCHEMA = pa.schema(
@@ -43,6 +44,12 @@ class OcrStage(Stage):
     config: TextConfig
 
     name: ClassVar[str] = "ocr"
+
+    def on_gpu(self) -> bool:
+        """Where the engine can use one."""
+        if self.config.reader == "rapidocr":
+            return "CUDAExecutionProvider" in require("onnxruntime", "curate").get_available_providers()
+        return self.config.reader == "paddle"
 
     @functools.cached_property
     def tokenizer(self) -> TextTokenizer:
@@ -101,11 +108,12 @@ class OcrStage(Stage):
 
 
 def reader_identity(config: TextConfig) -> str:
-    """Name and version of the package that reads, whose models come with it."""
-    package = {"rapidocr": "rapidocr", "paddle": "paddleocr"}.get(config.reader)
-    if package is None:
+    """Name and version of the package that reads, whose models come with it. Errors: MissingExtraError."""
+    packages = {"rapidocr": ("rapidocr", "curate"), "paddle": ("paddleocr", "paddle")}
+    if config.reader not in packages:
         return config.reader
+    package, extra = packages[config.reader]
     try:
         return f"{package} {version(package)}"
-    except PackageNotFoundError:  # said by the worker that needs it
-        return package
+    except PackageNotFoundError as error:
+        raise missing(package, extra) from error

@@ -10,6 +10,7 @@ OUT/page              clusters to look at
 OUT/report.json       what became of pictures and regions, with settings and rates
 """
 
+import functools
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -29,7 +30,7 @@ from rice.curate.ocr import OcrStage
 from rice.curate.proposals.config import ProposalConfig
 from rice.curate.propose import ProposeStage
 from rice.curate.sources import SourceShard
-from rice.curate.stage import SHARDS, Stage
+from rice.curate.stage import SHARDS, Stage, totals
 from rice.curate.summary import CLUSTERS, REPORT, lines, write_report
 from rice.curate.take import pictures_of, take_pictures
 from rice.curate.text.config import TextConfig
@@ -61,6 +62,9 @@ def curate_all(
     """All stages up to `until`; the report. Errors: RiceError; also where no picture is left, once that is reported."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise RiceError("only rice curate cluster runs under torchrun; on several machines take --engine ray")
+    stages = ProposeStage(out, config.proposals), EmbedStage(out, config.embed), OcrStage(out, config.text)
+    for stage in stages:
+        stage.settings()  # an unknown encoder, tokenizer or missing package is told at once
     facts = {"kind": "curation", "sources": sha256_json([[source.name, source.fingerprint()] for source in sources])}
     refuse_other(out, facts, LOCK)
     make_folder(out)
@@ -68,14 +72,14 @@ def curate_all(
         same_run(out, facts)
         pictures = take_pictures(sources, out, config.check, engine, progress)
         steps: dict[str, Callable[[], Any]] = {
-            "propose": lambda: engine.run(ProposeStage(out, config.proposals), pictures, progress),
-            "embed": lambda: engine.run(EmbedStage(out, config.embed), pictures, progress),
-            "ocr": lambda: engine.run(OcrStage(out, config.text), pictures, progress),
+            **{stage.name: functools.partial(engine.run, stage, pictures, progress) for stage in stages},
             "cluster": lambda: _cluster(out, config),
             "label": lambda: label(out, out / CLUSTERS, engine, progress),
         }
         for name in STAGES[1 : STAGES.index(until) + 1] if pictures else ():
             steps[name]()
+            if name == ProposeStage.name and until in ("cluster", "label"):
+                _enough(out, list(pictures), config.kmeans.clusters)
         report = _report(out)
         if pictures and until == "label":
             _show(out, progress)
@@ -120,6 +124,16 @@ def _show(out: Path, progress: Progress) -> None:
 
 def _report(out: Path) -> dict[str, Any]:
     return write_report(out, sorted(path.stem for path in (out / DecodeStage.name).glob("*.parquet")))
+
+
+def _enough(out: Path, shards: Sequence[str], clusters: int) -> None:
+    """Errors: RiceError where there are fewer regions than clusters, before they are embedded."""
+    regions = totals(out, ProposeStage.name, shards).counts["regions"]
+    if regions < clusters:
+        raise RiceError(
+            f"expected at least as many regions as clusters, got {regions:,} for -k {clusters:,}; ask for fewer "
+            f"clusters, or for smaller regions (--min-region) in another --out"
+        )
 
 
 def _cluster(out: Path, config: CurationConfig) -> None:

@@ -23,6 +23,7 @@ from rice.curate.proposals.filter import select
 from rice.curate.proposals.proposer import Proposals, Proposer, build_proposer
 from rice.curate.stage import Done, Stage, Work
 from rice.encoders.weights import place, weight_files
+from rice.errors import require
 from rice.files import atomic_path, sha256_unchanged
 
 SCHEMA = pa.schema(
@@ -48,8 +49,14 @@ class ProposeStage(Stage):
 
     name: ClassVar[str] = "propose"
 
+    def on_gpu(self) -> bool:
+        """SAM is a network."""
+        return self.config.proposals == "sam"
+
     @functools.cached_property
     def _settings(self) -> dict[str, Any]:
+        if self.config.proposals == "segments":
+            require("skimage", "curate")  # said before hours of work
         facts = asdict(self.config)
         sam = {name: facts.pop(name) for name in _SAM}
         if self.config.proposals == "sam":

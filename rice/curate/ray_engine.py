@@ -41,7 +41,7 @@ def on_ray(stage: Stage, shards: Sequence[str], config: EngineConfig) -> Iterato
         ray.init(log_to_driver=False, logging_level=logging.ERROR)
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     resources = ray.cluster_resources()
-    gpus = int(resources.get("GPU", 0)) if config.device != "cpu" else 0
+    gpus = int(resources.get("GPU", 0)) if config.device != "cpu" and stage.on_gpu() else 0
     workers = min(config.workers or gpus or int(resources["CPU"]), len(shards))
     rows = ray_data.from_items([{"shard": shard} for shard in shards], override_num_blocks=len(shards))
     done = rows.map(

@@ -44,6 +44,9 @@ SCHEMA = pa.schema(
 )
 """digest: the first half of the content's SHA-256. width, height: upright. reason: "" for a picture that stays."""
 
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "PPM", "GIF")
+"""Of Pillow. It knows others, one of which (EPS) runs a program to draw what a file says."""
+
 _ORIENTATION = 0x0112
 _TURNED = (5, 6, 7, 8)
 """EXIF orientations that swap width and height."""
@@ -102,7 +105,7 @@ def described(candidate: Candidate, config: CheckConfig) -> dict[str, Any]:
     if not content:
         return row | {"reason": MISSING, "detail": ""}
     try:
-        with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(content)) as picture:
+        with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(content), formats=FORMATS) as picture:
             width, height = picture.size[::-1] if orientation_of(picture) in _TURNED else picture.size
             row |= {"format": picture.format or "", "width": width, "height": height}
     except Image.DecompressionBombError as error:

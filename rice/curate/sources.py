@@ -26,8 +26,8 @@ _TARS = (".tar", ".tar.gz", ".tgz")
 _COLUMNS = ("image", "jpg", "jpeg", "png", "webp", "image_bytes", "bytes")
 """Of Parquet files: img2dataset names the column after the format, Hugging Face's data sets call it image."""
 _ROWS = 64
-_MOST_JSON = 64 << 20
-"""Bytes of annotations that are read beside one picture."""
+_MOST_BYTES, _MOST_JSON = 1 << 30, 64 << 20
+"""Of one picture, and of annotations beside it, that are read."""
 
 
 class Annotated(NamedTuple):
@@ -39,8 +39,8 @@ class Annotated(NamedTuple):
 
 
 class Candidate(NamedTuple):
-    """A picture as it was found. content: None where the source has none. annotation: of a COCO file, or a KEY.json's
-    content."""
+    """A picture as it was found. content: None where the source has none, or none that can be read. annotation: of a
+    COCO file, or a KEY.json's content."""
 
     name: str
     content: bytes | None
@@ -79,9 +79,8 @@ class FolderShard:
 
     def fingerprint(self) -> str:
         """Of names, sizes and boxes."""
-        with os_errors_as(f"cannot read {self.root}"):
-            sizes = [[file, (self.root / file).stat().st_size] for file in self.files]
-        boxes = {file: [found.boxes.tolist(), found.width, found.height] for file, found in self.annotated.items()}
+        sizes = [[_shown(file), _size(self.root / file)] for file in self.files]
+        boxes = [[_shown(file), found.boxes.tolist(), *found[1:]] for file, found in self.annotated.items()]
         return sha256_json([sizes, boxes])
 
     def count(self) -> int:
@@ -92,12 +91,8 @@ class FolderShard:
         """By name."""
         for file in self.files:
             path = self.root / file
-            with os_errors_as(f"cannot read {path}"):
-                content, beside = path.read_bytes(), path.with_suffix(".json")
-                annotation: bytes | Annotated | None = self.annotated.get(file)
-                if annotation is None and beside.is_file() and beside.stat().st_size <= _MOST_JSON:
-                    annotation = beside.read_bytes()
-            yield Candidate(file, content, annotation)
+            annotation = self.annotated.get(file) or _read(path.with_suffix(".json"), _MOST_JSON)
+            yield Candidate(_shown(file), _read(path, _MOST_BYTES), annotation)
 
 
 @dataclass(frozen=True)
@@ -132,7 +127,7 @@ class TarShard:
                     if stem != key:
                         key, annotation = stem, None
                     if suffix != ".json":
-                        pending = Candidate(member.name, content, annotation)
+                        pending = Candidate(_shown(member.name), content, annotation)
                     elif pending is None:
                         annotation = content
                     else:
@@ -189,7 +184,7 @@ class ParquetShard:
                 contents = _contents(batch[column])
                 names = batch["key"].to_pylist() if keys else [None] * len(contents)
                 for name, content in zip(names, contents, strict=True):
-                    yield Candidate(f"row {row}" if name is None else str(name), content)
+                    yield Candidate(f"row {row}" if name is None else _shown(str(name)), content)
                     row += 1
         except (pa.ArrowException, OSError) as error:
             raise self._unreadable(error) from error
@@ -284,8 +279,8 @@ def _distinct(name: str, taken: set[str]) -> str:
 
 
 def _content(tar: tarfile.TarFile, member: tarfile.TarInfo, suffix: str) -> bytes | None:
-    """None where the tar ends before the member does, and for annotations of absurd size."""
-    if suffix == ".json" and member.size > _MOST_JSON:
+    """None where the tar ends before the member does, and for what is absurdly large."""
+    if member.size > (_MOST_JSON if suffix == ".json" else _MOST_BYTES):
         return None
     stream = tar.extractfile(member)
     content = stream.read() if stream is not None else b""
@@ -299,6 +294,27 @@ def _ends(tar: tarfile.TarFile) -> bool:
         return False
     stream.seek(tar.offset)
     return stream.read(tarfile.BLOCKSIZE) == bytes(tarfile.BLOCKSIZE)
+
+
+def _read(path: Path, most: int) -> bytes | None:
+    """None for a file that is not there, cannot be read, or is absurdly large."""
+    try:
+        return path.read_bytes() if path.stat().st_size <= most else None
+    except OSError:
+        return None
+
+
+def _size(path: Path) -> int:
+    """-1 for a file that cannot be read, as a link to nothing."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return -1
+
+
+def _shown(name: str) -> str:
+    """A name as text: bytes that are not UTF-8 are spelt out."""
+    return name.encode("utf-8", "backslashreplace").decode()
 
 
 def _picture_column(path: Path, schema: Any) -> str:

@@ -60,6 +60,10 @@ class Stage(abc.ABC):
 
     out: Path
 
+    def on_gpu(self) -> bool:
+        """Whether a GPU helps."""
+        return False
+
     @abc.abstractmethod
     def settings(self) -> dict[str, Any]:
         """JSON values: all that the products depend on besides the shard."""

@@ -97,6 +97,33 @@ def test_other_settings_are_refused_by_name(
     assert says in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (["--encoder", "mini-s9"], "unknown encoder 'mini-s9'. Did you mean mini-s8-128"),
+        (["--tokenizer", "./none.json"], "got './none.json'"),
+    ],
+)
+def test_a_wrong_name_is_told_before_anything_is_written(
+    pictures: Path, tmp_path: Path, flags: list[str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["curate", str(pictures), "--out", str(tmp_path / "out"), "-k", "5", *SMALL[2:], *flags])
+    assert stopped.value.code == 2
+    assert says in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_more_clusters_than_regions_are_told_before_any_is_embedded(
+    pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        curate(pictures, "--out", tmp_path / "out", "-k", 100_000)
+    assert stopped.value.code == 2
+    assert "for -k 100,000; ask for fewer clusters" in capsys.readouterr().err
+    assert not (tmp_path / "out" / "embed").exists()
+
+
 def test_other_pictures_are_refused(curated: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     other = pile.write_files(tmp_path / "pile", {"a.jpg": pile.jpeg(1)})
     with pytest.raises(SystemExit):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import os
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,21 @@ def test_what_is_said_of_a_bad_picture_is_the_same_every_time() -> None:
     first, second = (described(Candidate("x.jpg", b"<html>"), CHECK) for _ in range(2))
     assert first == second
     assert first["detail"] == "cannot identify image file"
+
+
+def test_what_cannot_be_read_is_counted_and_the_rest_is_taken(tmp_path: Path) -> None:
+    place = pile.write_files(tmp_path / "in", {"a.jpg": pile.jpeg(1)})
+    (place / "gone.jpg").symlink_to(tmp_path / "nowhere.jpg")
+    odd = os.fsdecode(b"caf\xe9.jpg")  # Latin-1, on a file system of UTF-8
+    (place / odd).write_bytes(pile.jpeg(2))
+    assert take(place, tmp_path / "out") == {"in-000000": 2}
+    assert reasons(tmp_path / "out") == {"a.jpg": "", "caf\\udce9.jpg": "", "gone.jpg": "no content"}
+
+
+def test_a_file_that_would_be_drawn_by_a_program_is_no_picture() -> None:
+    content = pile.encoded(pile.pixels(1), "EPS")
+    assert Image.open(io.BytesIO(content)).format == "EPS"
+    assert described(Candidate("x.jpg", content), CHECK)["reason"] == "damaged"
 
 
 def test_no_pixel_of_a_bomb_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
