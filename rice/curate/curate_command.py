@@ -62,6 +62,9 @@ def curate(
         raise RiceError(f"expected --per-shard of at least 1, got {per_shard}")
     if not images:
         raise RiceError("expected folders, tar or Parquet files of pictures before --out")
+    inside = [place for place in images if place.is_dir() and out.resolve().is_relative_to(place.resolve())]
+    if inside:
+        raise RiceError(f"--out {out} lies in {inside[0]}, whose pictures are read; choose a place outside")
     sources = find_sources(images, per_shard)
     if dry_run:
         counts = [source.count() for source in sources]
@@ -90,7 +93,7 @@ def propose(
 ) -> None:
     """The stage `propose` of a curation alone: boxes of regions of every picture.
 
-    Example: rice curate propose curated --proposals sam --checkpoint facebook/sam-vit-huge
+    Example: rice curate propose curated --proposals sam --sam-checkpoint facebook/sam-vit-huge
 
     Args:
         out: Folder of a curation that has its pictures (rice curate IMAGES --out OUT --until decode).

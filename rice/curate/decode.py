@@ -1,7 +1,8 @@
 """Stage `decode`: every picture that the scan left is decoded once, made plain where it is not, and put into a tar.
 
-Plain is what any reader shows alike: upright, RGB or grey, 8 bits. Bytes of plain pictures are copied. Others are
-encoded anew: JPEGs as JPEG of quality 95, the rest as PNG. OUT/shards/SHARD.tar holds the pictures, and
+Plain is what needs no turning, and has neither four inks nor more than 8 bits of grey. Bytes of plain pictures are
+copied, also with a palette or an alpha channel, which readers of shards pass over. Others are encoded anew: JPEGs as
+JPEG of quality 95, the rest as PNG. OUT/shards/SHARD.tar holds the pictures, and
 OUT/decode/SHARD.parquet a row for each that was found, with the reason why it is not in the tar.
 
 Shapes: R annotated boxes of one picture, xyxy, pixels of the upright picture.
@@ -23,7 +24,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from rice.curate.scan import DAMAGED, DUPLICATE, FORMATS, ScanStage, one_line, orientation_of
+from rice.curate.scan import DAMAGED, DUPLICATE, FORMATS, ScanStage, identity_of, one_line, orientation_of
 from rice.curate.sources import Annotated, Candidate, SourceShard
 from rice.curate.stage import SHARDS, Done, Stage, Work
 from rice.data.decode import DamagedPictureError, decode_picture, to_rgb
@@ -91,7 +92,7 @@ class DecodeStage(Stage):
             append: Append | None = None
             found = self.sources[shard].candidates()
             for number, (row, candidate) in enumerate(itertools.zip_longest(scanned, found)):
-                if row is None or candidate is None or row["source"] != candidate.name:
+                if row is None or candidate is None or _identity(row) != identity_of(candidate):
                     raise RiceError(f"the source of {shard} was changed meanwhile; start again with another --out")
                 if number in self.twice[shard]:
                     row |= {"reason": DUPLICATE, "detail": ""}
@@ -118,6 +119,10 @@ class DecodeStage(Stage):
             counts=counts,
             drops=Counter(row["reason"] for row in rows if row["reason"]),
         )
+
+
+def _identity(row: dict[str, Any]) -> tuple[str, bytes]:
+    return row["source"], row["digest"]
 
 
 def _decoded(row: dict[str, Any], candidate: Candidate) -> dict[str, Any]:
@@ -167,7 +172,9 @@ def _not_plain(picture: Image.Image, kind: str, orientation: int) -> str:
         return "turned"
     if picture.mode == "CMYK":
         return "CMYK"
-    if picture.mode[0] in "IF":
+    if picture.mode == "F":
+        raise DamagedPictureError("pixels of floating point, whose range is not known")
+    if picture.mode[0] == "I":
         return "16 bits"
     return "" if kind in _SUFFIXES and getattr(picture, "n_frames", 1) == 1 else f"{kind.lower()}"
 
@@ -208,6 +215,8 @@ def read_annotations(content: bytes, stored: tuple[int, int]) -> tuple[Annotated
     image = document.get("image")
     said = tuple(image.get(name) for name in ("width", "height")) if isinstance(image, dict) else stored
     width, height = (edge if type(edge) is int and edge > 0 else own for edge, own in zip(said, stored, strict=True))
+    if (width, height) not in (stored, stored[::-1]):  # before a mask of any size that a file may claim is drawn
+        raise RiceError(f"annotated at {width}x{height}, the picture has {stored[0]}x{stored[1]}")
     found = sa1b_proposals(document, width, height)
     return Annotated(found.boxes, width, height), found.scores
 

@@ -28,11 +28,12 @@ from rice.curate.stage import Done, Stage, Work
 from rice.data.decode import Pixels, resize_crop
 from rice.data.regions import Crop
 from rice.encoders.base import Encoder
+from rice.encoders.commands import region_file
 from rice.encoders.identity import fingerprint
 from rice.encoders.load import load_encoder
 from rice.encoders.regions import OnePass
 from rice.encoders.spec import EncoderReference
-from rice.files import atomic_path
+from rice.files import atomic_path, sha256_unchanged
 
 Boxes = NDArray[np.uint16]
 
@@ -66,7 +67,9 @@ class EmbedStage(Stage):
     def _settings(self) -> dict[str, Any]:
         reference = EncoderReference.parse(self.config.encoder)
         identity = fingerprint(reference, self.config.weights)
-        return {"encoder": identity, "size": reference.size, "pool": self.config.pool}
+        layers = sha256_unchanged(region_file(self.config.encoder)) if self.config.pool == "layers" else None
+        facts = {"pool": self.config.pool, "layers": layers, "dtype": self.config.dtype}
+        return {"encoder": identity, "size": reference.size, **facts}
 
     def settings(self) -> dict[str, Any]:
         """The encoder's identity, not its name, and how it is used."""
@@ -88,11 +91,14 @@ class EmbedStage(Stage):
     def _embed(self, shard: str, features: RegionFeatures) -> Generator[None, None, Done]:
         pictures = kept(self.out, shard)
         proposals = read_rows(self.out / ProposeStage.name / f"{shard}.parquet")
+        features.take()  # what a shard that failed has left
         for pixels_HW3, row in zip(decoded(self.out, shard, pictures), proposals, strict=True):
             if row["boxes"]:
                 features.add(pixels_HW3, np.array(row["boxes"], dtype=np.uint16))
             yield
-        rows_RD = features.take()
+        rows_RD, regions = features.take(), sum(len(row["boxes"]) for row in proposals)
+        if len(rows_RD) != regions:
+            raise RuntimeError(f"{shard}: {len(rows_RD)} features of {regions} regions")
         path = self.folder / f"{shard}.npy"
         with atomic_path(path) as temporary, temporary.open("wb") as stream:
             np.save(stream, rows_RD)
@@ -102,7 +108,9 @@ class EmbedStage(Stage):
 def build_features(config: EmbedConfig, device: str) -> RegionFeatures:
     """Load the encoder. Errors: RiceError, as `rice.load_encoder`; where it has no trained region layers."""
     if config.pool == "crops":
-        return CropFeatures(load_encoder(config.encoder, weights=config.weights, device=device), config.batch)
+        dtype = getattr(torch, config.dtype)
+        encoder = load_encoder(config.encoder, weights=config.weights, device=device, dtype=dtype)
+        return CropFeatures(encoder, config.batch)
     return OnePassFeatures(OnePass(config.encoder, config.pool, device, weights=config.weights))
 
 

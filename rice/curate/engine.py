@@ -4,11 +4,12 @@ Each worker has one core (or GPU): what a stage computes then depends neither on
 """
 
 import contextlib
+import itertools
 import multiprocessing
 import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import wait as wait_for
 from typing import Any
@@ -19,6 +20,8 @@ from rice.errors import RiceError
 from rice.progress import Progress
 
 _POLL_S = 0.2
+_AHEAD = 4
+"""Shards for each worker that are given out before they are done."""
 _ONE_CORE = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
@@ -107,8 +110,8 @@ class _Pool:
 
     def __init__(self, workers: int, devices: Sequence[str], shards: int) -> None:
         context = multiprocessing.get_context("spawn")
-        # Each shard has its own number: no lock that a killed worker could hold.
-        self._progress = context.RawArray("q", shards)
+        # Each shard at work has its own number: no lock that a killed worker could hold.
+        self._progress = context.RawArray("q", min(shards, _AHEAD * workers))
         number = context.Value("i", 0)
         self._executor = ProcessPoolExecutor(workers, context, _begin, (self._progress, number, tuple(devices)))
 
@@ -116,17 +119,25 @@ class _Pool:
         self._executor.shutdown(wait=True, cancel_futures=True)
 
     def ticks(self, stage: Stage, shards: Sequence[str]) -> Iterator[None]:
-        self._progress[:] = [0] * len(self._progress)
+        free, left = list(range(len(self._progress))), iter(shards)
+        waiting: dict[Future[None], int] = {}
+        ended = seen = 0
         try:
-            with _environment(dict.fromkeys(_ONE_CORE, "1")):  # processes are started as they are needed
-                waiting = {self._executor.submit(_do, stage.only(shard), k, shard) for k, shard in enumerate(shards)}
-            seen = 0
-            while waiting:
-                finished, waiting = wait(waiting, timeout=_POLL_S, return_when=FIRST_EXCEPTION)
-                now = sum(self._progress)
+            while True:
+                for shard in itertools.islice(left, len(free)):
+                    slot = free.pop()
+                    self._progress[slot] = 0
+                    with _environment(dict.fromkeys(_ONE_CORE, "1")):  # processes are started as they are needed
+                        waiting[self._executor.submit(_do, stage.only(shard), slot, shard)] = slot
+                if not waiting:
+                    return
+                finished, _ = wait(waiting, timeout=_POLL_S, return_when=FIRST_COMPLETED)
+                now = ended + sum(self._progress[slot] for slot in waiting.values())
                 yield from [None] * (now - seen)
                 seen = now
                 for future in finished:
+                    free.append(waiting.pop(future))
+                    ended += self._progress[free[-1]]
                     future.result()
         except BrokenProcessPool as error:
             raise RiceError(

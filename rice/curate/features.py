@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rice.curate.stage import read_manifest
 from rice.errors import RiceError, os_errors_as
 
 Float32 = NDArray[np.float32]
@@ -58,8 +59,10 @@ class Features:
         return self.files[0].width
 
     def fingerprint(self) -> list[list[Any]]:
-        """Names, rows and bytes: what is looked at of terabytes."""
-        return [[file.path.name, file.rows, file.width, file.path.stat().st_size] for file in self.files]
+        """Names, rows and bytes: what is looked at of terabytes; and the hash that `rice curate embed` left beside."""
+        return [
+            [file.path.name, file.rows, file.width, file.path.stat().st_size, _digest(file.path)] for file in self.files
+        ]
 
 
 def find_features(place: Path) -> Features:
@@ -92,6 +95,12 @@ def clean(block_ND: Float32, *, unit_length: bool) -> tuple[Float32, NDArray[np.
     lengths_N = np.linalg.norm(np.where(finite_N[:, None], block_ND, 0), axis=1)
     kept_N = np.asarray(lengths_N > 0)
     return block_ND[kept_N] / lengths_N[kept_N, None], finite_N, kept_N
+
+
+def _digest(path: Path) -> str | None:
+    """What the manifest of a curation says of the file, None where there is none."""
+    manifest = read_manifest(path.parent.parent, path.parent.name, path.stem)
+    return None if manifest is None else manifest.digest
 
 
 def _described(path: Path) -> FeatureFile:

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from rice.curate.decode import DecodeStage
 from rice.curate.stage import SHARDS
-from rice.data.decode import Pixels, decode_picture
+from rice.data.decode import DamagedPictureError, Pixels, decode_picture
 from rice.errors import RiceError, os_errors_as
 
 Row = dict[str, Any]
@@ -41,4 +41,9 @@ def decoded(out: Path, shard: str, rows: Sequence[Row]) -> Iterator[Pixels]:
     with os_errors_as(f"cannot read {path}"), path.open("rb") as tar:
         for row in rows:
             tar.seek(row["offset"])
-            yield decode_picture(tar.read(row["length"]), (row["width"], row["height"]))
+            content = tar.read(row["length"])
+            try:
+                yield decode_picture(content, (row["width"], row["height"]))
+            except DamagedPictureError as error:
+                said = f"{path} is damaged at {row['key']} ({error})"
+                raise RiceError(f"{said}; remove it, and run rice curate IMAGES --out {out} again") from error

@@ -37,7 +37,7 @@ from rice.curate.text.config import TextConfig
 from rice.errors import RiceError
 from rice.files import make_folder, read_object, sha256_json
 from rice.progress import Progress
-from rice.runs import alone, refuse_other, same_run
+from rice.runs import RUN, alone, refuse_other, same_run
 
 PAGE, LOCK = "page", ".curate.lock"
 STAGES = ("decode", "propose", "embed", "ocr", "cluster", "label")
@@ -91,12 +91,11 @@ def curate_all(
 def label(out: Path, clusters: Path, engine: Engine, progress: Progress) -> None:
     """Labels, and dataset.json."""
     pictures = pictures_of(out)
+    found, text = read_object(clusters / CLUSTER_REPORT), read_object(out / OcrStage.name / RUN)
     stage = LabelStage(out, clusters)
     if not all(stage.finished(shard) for shard in pictures):
         unpublish(out)
     engine.run(stage, pictures, progress)
-    found = read_object(clusters / CLUSTER_REPORT)
-    text = read_object(out / OcrStage.name / "run.json")
     source = {"kind": "curation", "clusters": found["settings"], "text": text}
     publish(stage, list(pictures), (int(found["clusters"]), int(text["classes"])), source)
 
@@ -113,7 +112,7 @@ def relabel(out: Path, clusters: Path | None, engine: EngineConfig, progress: Pr
     """`label` by any clusters of the curation's features; the report's lines. Errors: RiceError."""
     with alone(out, LOCK, "curating into"), Engine(engine, len(pictures_of(out))) as running:
         label(out, clusters or out / CLUSTERS, running, progress)
-        report = _report(out)
+        report = _report(out, clusters)
         _show(out, progress)
     return lines(report)
 
@@ -122,13 +121,19 @@ def _show(out: Path, progress: Progress) -> None:
     build_montage(out / SHARDS, out / PAGE, MontageConfig(), progress, report=out / REPORT)
 
 
-def _report(out: Path) -> dict[str, Any]:
-    return write_report(out, sorted(path.stem for path in (out / DecodeStage.name).glob("*.parquet")))
+def _report(out: Path, clusters: Path | None = None) -> dict[str, Any]:
+    shards = sorted(path.stem for path in (out / DecodeStage.name).glob("*.parquet"))
+    return write_report(out, shards, clusters or out / CLUSTERS)
 
 
 def _enough(out: Path, shards: Sequence[str], clusters: int) -> None:
     """Errors: RiceError where there are fewer regions than clusters, before they are embedded."""
     regions = totals(out, ProposeStage.name, shards).counts["regions"]
+    if not regions:
+        raise RiceError(
+            "no region was found in any picture; ask for smaller ones (--min-region), or of SAM for less sure ones "
+            "(--sam-iou, --sam-stability), in another --out"
+        )
     if regions < clusters:
         raise RiceError(
             f"expected at least as many regions as clusters, got {regions:,} for -k {clusters:,}; ask for fewer "

@@ -61,7 +61,8 @@ class ProposeStage(Stage):
         sam = {name: facts.pop(name) for name in _SAM}
         if self.config.proposals == "sam":
             source = place(self.config.sam_checkpoint)
-            files = weight_files(Path(source.place)) if source.kind == "local" else []
+            folder = Path(source.place)
+            files = [*weight_files(folder), *sorted(folder.glob("*.json"))] if source.kind == "local" else []
             facts |= sam | ({"sam_checkpoint": [sha256_unchanged(file) for file in files]} if files else {})
         return {name: value for name, value in facts.items() if not name.endswith("_per_batch")}
 

@@ -91,12 +91,18 @@ class ScanStage(Stage):
         return Done(products=(path,), counts=counts, drops=drops)
 
 
+def identity_of(candidate: Candidate) -> tuple[str, bytes]:
+    """Name and hash."""
+    return candidate.name, hashlib.sha256(candidate.content or b"").digest()[:16]
+
+
 def described(candidate: Candidate, config: CheckConfig) -> dict[str, Any]:
     """A row of SCHEMA."""
     content = candidate.content or b""
+    name, digest = identity_of(candidate)
     row = {
-        "source": candidate.name,
-        "digest": hashlib.sha256(content).digest()[:16],
+        "source": name,
+        "digest": digest,
         "bytes": len(content),
         "format": "",
         "width": 0,
@@ -106,7 +112,9 @@ def described(candidate: Candidate, config: CheckConfig) -> dict[str, Any]:
         return row | {"reason": MISSING, "detail": ""}
     try:
         with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(content), formats=FORMATS) as picture:
-            width, height = picture.size[::-1] if orientation_of(picture) in _TURNED else picture.size
+            # Of a TIFF, Pillow says the size that it has upright.
+            swapped = orientation_of(picture) in _TURNED and picture.format != "TIFF"
+            width, height = picture.size[::-1] if swapped else picture.size
             row |= {"format": picture.format or "", "width": width, "height": height}
     except Image.DecompressionBombError as error:
         return row | {"reason": BOMB, "detail": one_line(error)}
@@ -138,7 +146,7 @@ def one_line(error: BaseException) -> str:
 def duplicates(out: Path, shards: Sequence[str]) -> dict[str, frozenset[int]]:
     """Rows of each shard whose content an earlier row has, of this shard or one before it.
 
-    All hashes are compared at once, in 24 bytes a picture.
+    All hashes are compared at once, in about 84 bytes a picture at most.
     """
     halves, bounds = [np.zeros((0, 2), np.uint64)], [0]
     kept = [np.zeros(0, bool)]

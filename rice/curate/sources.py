@@ -6,6 +6,7 @@ SA-1B's do. Whatever lies in a source is data: names are never paths to write to
 Shapes: R annotated boxes of one picture.
 """
 
+import gzip
 import os
 import re
 import tarfile
@@ -23,6 +24,8 @@ from rice.errors import RiceError, os_errors_as
 from rice.files import sha256_json
 
 _TARS = (".tar", ".tar.gz", ".tgz")
+_SUFFIXES = (*PICTURES, ".gif", ".jfif", ".jpe", ".avif", ".heic")
+"""What is looked at; the scan says of what is no picture that Pillow reads."""
 _COLUMNS = ("image", "jpg", "jpeg", "png", "webp", "image_bytes", "bytes")
 """Of Parquet files: img2dataset names the column after the format, Hugging Face's data sets call it image."""
 _ROWS = 64
@@ -79,9 +82,10 @@ class FolderShard:
 
     def fingerprint(self) -> str:
         """Of names, sizes and boxes."""
-        sizes = [[_shown(file), _size(self.root / file)] for file in self.files]
+        paths = [self.root / file for file in self.files]
+        sizes = [[*map(_size, (path, path.with_suffix(".json")))] for path in paths]
         boxes = [[_shown(file), found.boxes.tolist(), *found[1:]] for file, found in self.annotated.items()]
-        return sha256_json([sizes, boxes])
+        return sha256_json([[_shown(file) for file in self.files], sizes, boxes])
 
     def count(self) -> int:
         """Its files."""
@@ -118,7 +122,7 @@ class TarShard:
             with tarfile.open(self.path, "r:*") as tar:
                 for member in tar:
                     suffix = Path(member.name).suffix.lower()
-                    if not member.isfile() or suffix not in (*PICTURES, ".json"):
+                    if not (member.isfile() or member.islnk()) or suffix not in (*_SUFFIXES, ".json"):
                         continue
                     stem, content = member.name[: -len(suffix)], _content(tar, member, suffix)
                     if pending is not None and (stem != key or suffix != ".json"):
@@ -133,9 +137,10 @@ class TarShard:
                     else:
                         pending = pending._replace(annotation=content)
                 whole = _ends(tar)
-        except (tarfile.TarError, zlib.error, EOFError, OSError) as error:
-            if not self.path.is_file():
-                raise RiceError(f"cannot read {self.path}: {error}") from error
+        except (tarfile.TarError, zlib.error, EOFError, gzip.BadGzipFile):
+            whole = False
+        except OSError as error:  # of a disk or a network: it may be there again
+            raise RiceError(f"cannot read {self.path}: {error.strerror or error}") from error
         if pending is not None:
             yield pending
         if not whole:
@@ -219,7 +224,7 @@ def _of_place(place: Path, stem: str, per_shard: int) -> list[SourceShard]:
     # A Parquet file beside its tar holds what img2dataset knows of the pictures, not the pictures.
     archives = [file for file in archives if not (file.lower().endswith(".parquet") and _stem(file) in tars)]
     shards = [_archive(f"{stem}-{k:06d}", place / file) for k, file in enumerate(archives)]
-    pictures = [file for file in files if Path(file).suffix.lower() in PICTURES]
+    pictures = [file for file in files if Path(file).suffix.lower() in _SUFFIXES]
     annotated = _annotated(place) if pictures else {}
     groups = [tuple(pictures[k : k + per_shard]) for k in range(0, len(pictures), per_shard)]
     folders: list[SourceShard] = [
@@ -230,7 +235,9 @@ def _of_place(place: Path, stem: str, per_shard: int) -> list[SourceShard]:
 
 
 def _stem(file: str) -> str:
-    return file.partition(".")[0]
+    """Without the suffix that makes it an archive."""
+    suffix = next(suffix for suffix in (*_TARS, ".parquet") if file.lower().endswith(suffix))
+    return file[: -len(suffix)]
 
 
 def _archive(name: str, path: Path) -> SourceShard | None:
@@ -258,7 +265,7 @@ def _annotated(place: Path) -> dict[str, Annotated]:
     except RiceError:
         return {}
     annotated: dict[str, Annotated] = {}
-    for name in splits:
+    for name in (name for name, split in splits.items() if split.folder.is_dir()):
         for image in open_split(place, name).images:
             single = [annotation.box for annotation in image.annotations if not annotation.iscrowd]
             boxes_R4 = np.array(single, dtype=np.float64).reshape(-1, 4)
@@ -282,18 +289,22 @@ def _content(tar: tarfile.TarFile, member: tarfile.TarInfo, suffix: str) -> byte
     """None where the tar ends before the member does, and for what is absurdly large."""
     if member.size > (_MOST_JSON if suffix == ".json" else _MOST_BYTES):
         return None
-    stream = tar.extractfile(member)
+    try:
+        stream = tar.extractfile(member)
+    except KeyError:  # a link to what is not in the tar
+        return None
     content = stream.read() if stream is not None else b""
-    return content if len(content) == member.size else None
+    return content if len(content) == member.size or member.islnk() else None
 
 
 def _ends(tar: tarfile.TarFile) -> bool:
-    """Whether a block of zeros ends the tar; the library takes a header that is cut off for the end, too."""
+    """Whether zeros, and nothing else, end the tar; the library takes a header that is cut off for the end, too."""
     stream = tar.fileobj
     if stream is None:
         return False
     stream.seek(tar.offset)
-    return stream.read(tarfile.BLOCKSIZE) == bytes(tarfile.BLOCKSIZE)
+    rest = stream.read(8 * tarfile.RECORDSIZE)
+    return len(rest) >= tarfile.BLOCKSIZE and not rest.strip(b"\0")
 
 
 def _read(path: Path, most: int) -> bytes | None:

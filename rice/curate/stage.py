@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 from rice.errors import RiceError
-from rice.files import leftovers, make_folder, read_object, sha256_file, sha256_json, write_json
+from rice.files import make_folder, read_object, sha256_file, sha256_json, write_json
 from rice.runs import same_run
 
 
@@ -86,8 +86,14 @@ class Stage(abc.ABC):
         return self.out / self.name
 
     def claim(self) -> None:
-        """Errors: RiceError where the stage has run with other settings: its products would be lost."""
+        """Remove what killed workers have left; nobody may be at work.
+
+        Errors: RiceError where the stage has run with other settings: its products would be lost.
+        """
         make_folder(self.folder)
+        for folder in (self.folder, self.out / SHARDS):
+            for path in folder.glob(".*.tmp"):
+                path.unlink(missing_ok=True)
         same_run(self.folder, {"kind": f"curate {self.name}", "version": self.version, **self.settings()})
 
     def identity(self, shard: str) -> str:
@@ -103,7 +109,8 @@ class Stage(abc.ABC):
         """What an earlier stage made of the shard. Errors: RiceError where it is not done."""
         found = read_manifest(self.out, stage, shard)
         if found is None:
-            raise RiceError(f"{self.out / stage} has no {shard} yet, or not whole; run rice curate {stage} {self.out}")
+            command = f"IMAGES --out {self.out}" if stage in ("scan", "decode") else f"{stage} {self.out}"
+            raise RiceError(f"{self.out / stage} has no {shard} yet, or not whole; run rice curate {command}")
         return found
 
     def finished(self, shard: str) -> bool:
@@ -112,10 +119,7 @@ class Stage(abc.ABC):
         return found is not None and found.identity == self.identity(shard)
 
     def do(self, work: Work, shard: str) -> Generator[None, None, None]:
-        """Make the shard's products and its manifest, whatever a killed run has left; yield after every picture."""
-        manifest = _path(self.out, self.name, shard)
-        for path in (*leftovers(self.folder / shard), *leftovers(self.out / SHARDS / shard)):
-            path.unlink(missing_ok=True)
+        """Make the shard's products, then its manifest; yield after every picture."""
         identity, begin = self.identity(shard), time.perf_counter()
         done = yield from work(shard)
         products = {
@@ -129,7 +133,7 @@ class Stage(abc.ABC):
             "drops": dict(done.drops),
             "seconds": round(time.perf_counter() - begin, 3),
         }
-        write_json(manifest, document)
+        write_json(_path(self.out, self.name, shard), document)
 
 
 def read_manifest(out: Path, stage: str, shard: str) -> Manifest | None:

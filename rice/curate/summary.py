@@ -14,13 +14,13 @@ REPORT, CLUSTERS = "report.json", "clusters"
 _STAGES = ("scan", "decode", "propose", "embed", "ocr", "label")
 
 
-def write_report(out: Path, shards: Sequence[str]) -> dict[str, Any]:
-    """Of all that is done so far. The report's drops and what is kept add up to what was found."""
+def write_report(out: Path, shards: Sequence[str], clusters: Path) -> dict[str, Any]:
+    """Of all that is done so far. What is left out and what is kept add up to what was found."""
     found = {stage: totals(out, stage, shards) for stage in _STAGES}
     pictures, proposed = {**found["scan"].counts, **found["decode"].counts}, found["propose"].counts
     report: dict[str, Any] = {
         "pictures": _line(pictures, "found", "pictures", found["decode"].drops or found["scan"].drops),
-        "converted": {name: n for name, n in found["decode"].counts.items() if name.startswith("converted")},
+        "notes": _notes(found["decode"].counts) | _notes(found["propose"].counts),
         "regions": _line(proposed, "proposed", "regions", found["propose"].drops),
         "text": _line(found["ocr"].counts, "read", "regions", found["ocr"].drops),
         "labels": {"counts": dict(found["label"].counts), "left out": _some(found["label"].drops)},
@@ -32,8 +32,8 @@ def write_report(out: Path, shards: Sequence[str]) -> dict[str, Any]:
         "settings": {path.parent.name: read_object(path) for path in sorted(out.glob(f"*/{RUN}"))},
         "versions": {"rice-suite": rice.__version__},
     }
-    clusters = out / CLUSTERS / CLUSTER_REPORT
-    report["clusters"] = read_object(clusters) if clusters.is_file() else None
+    of_clusters = clusters / CLUSTER_REPORT
+    report["clusters"] = read_object(of_clusters) if of_clusters.is_file() else None
     write_json(out / REPORT, report)
     return report
 
@@ -41,6 +41,8 @@ def write_report(out: Path, shards: Sequence[str]) -> dict[str, Any]:
 def lines(report: Mapping[str, Any]) -> list[str]:
     """The report to print."""
     text = [_said(name, report[name]) for name in ("pictures", "regions", "text") if report[name]["found"]]
+    if notes := report["notes"]:
+        text.append("notes     " + ", ".join(f"{count:,} {what}" for what, count in notes.items()))
     if report["clusters"]:
         found = report["clusters"]
         text.append(f"clusters  {found['clusters']:,} of {found['rows']:,} regions, {found['empty']:,} empty")
@@ -56,6 +58,11 @@ def lines(report: Mapping[str, Any]) -> list[str]:
 
 def _line(counts: Mapping[str, int], found: str, kept: str, drops: Mapping[str, int]) -> dict[str, Any]:
     return {"found": counts.get(found, 0), "kept": counts.get(kept, 0), "left out": _some(drops)}
+
+
+def _notes(counts: Mapping[str, int]) -> dict[str, int]:
+    """What happened to pictures that were not left out."""
+    return {name: n for name, n in counts.items() if n and (name.startswith("converted") or "annotations" in name)}
 
 
 def _some(drops: Mapping[str, int]) -> dict[str, int]:

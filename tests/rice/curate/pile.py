@@ -27,12 +27,12 @@ def jpeg(number: int, **size: int) -> bytes:
     return encoded(pixels(number, **size), quality=95)
 
 
-def turned(array: np.ndarray, orientation: int) -> bytes:
-    """A JPEG that EXIF asks to be turned."""
+def turned(array: np.ndarray, orientation: int, kind: str = "JPEG", **options: Any) -> bytes:
+    """A picture that EXIF asks to be turned."""
     image = Image.fromarray(array)
     exif = image.getexif()
     exif[0x0112] = orientation
-    return encoded(image, quality=95, exif=exif)
+    return encoded(image, kind, exif=exif, **({"quality": 95} | options))
 
 
 def bomb() -> bytes:

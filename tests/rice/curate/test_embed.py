@@ -1,5 +1,6 @@
 """Every region has the feature of its own crop, in the order of the regions, however they are batched."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import rice
 from rice.curate.config import CheckConfig, EmbedConfig, EngineConfig
 from rice.curate.embed import CropFeatures, EmbedStage, build_features
 from rice.curate.engine import Engine
+from rice.curate.features import find_features
 from rice.curate.pictures import decoded, kept
 from rice.curate.propose import SCHEMA
 from rice.curate.sources import find_sources
@@ -118,6 +120,34 @@ def test_rows_are_in_the_order_of_pictures_and_their_regions(curation: Path, poo
     assert found.shape == (sum(counts), 128)
     assert np.abs(found.astype(np.float32) - np.concatenate(expected)).max(initial=0) < 2e-3
     assert np.abs(np.linalg.norm(found.astype(np.float32), axis=1) - 1).max(initial=0) < 1e-3
+
+
+def test_a_shard_that_fails_leaves_nothing_to_the_next(curation: Path) -> None:
+    propose(curation, [2, 0, 3, 1])
+    tar = curation / "shards" / "in-000000.tar"
+    sound = tar.read_bytes()
+    last = kept(curation, "in-000000")[-1]
+    tar.write_bytes(sound[: last["offset"]] + bytes(last["length"]) + sound[last["offset"] + last["length"] :])
+    stage = EmbedStage(curation, MINI)
+    work = stage.open("cpu")
+    with pytest.raises(RiceError, match=f"damaged at {last['key']}"):
+        list(stage.do(work, "in-000000"))
+    tar.write_bytes(sound)
+    list(stage.do(work, "in-000000"))
+    assert np.load(curation / "embed" / "in-000000.npy").shape == (6, 128)
+
+
+def test_other_features_of_one_shape_are_not_taken_for_those_that_were_clustered(curation: Path) -> None:
+    propose(curation, [2, 0, 3, 1])
+    with Engine(EngineConfig(workers=1, device="cpu"), 1) as engine:
+        engine.run(EmbedStage(curation, MINI), {"in-000000": 4}, SilentProgress())
+    before = find_features(curation / "embed").fingerprint()
+    assert find_features(curation / "embed").fingerprint() == before
+    shutil.rmtree(curation / "embed")
+    with Engine(EngineConfig(workers=1, device="cpu"), 1) as engine:
+        other = EmbedConfig(encoder="mini-s8-128", pool="roi_align")
+        engine.run(EmbedStage(curation, other), {"in-000000": 4}, SilentProgress())
+    assert find_features(curation / "embed").fingerprint() != before
 
 
 def test_before_there_are_regions_it_is_said_what_to_run(curation: Path) -> None:

@@ -73,7 +73,10 @@ def test_the_same_command_again_does_nothing(curated: Path, pictures: Path, monk
     def forbidden(*_: object) -> None:
         raise AssertionError("done again")
 
-    before = {path: path.stat().st_mtime_ns for path in curated.glob("[ps]*/*.[pt]*")}
+    kinds = ("*/*.parquet", "*/*.npy", "shards/*.tar", "clusters/labels/*", "clusters/centres.*", "page/**/*.*")
+    before = {path: path.stat().st_mtime_ns for kind in kinds for path in curated.glob(kind)}
+    before = {path: when for path, when in before.items() if path.name not in ("run.json", "clusters.parquet")}
+    assert len(before) > 30
     monkeypatch.setattr("rice.curate.stage.Stage.do", forbidden)
     curate(pictures, "--out", curated, "-k", 5)
     assert before == {path: path.stat().st_mtime_ns for path in before}
@@ -186,6 +189,13 @@ def test_annotated_boxes_are_the_regions_where_asked_and_pictures_without_are_co
     assert report["regions"] == {"found": 2, "kept": 1, "left out": {"edge below min_region": 1}}
     manifest = json.loads((tmp_path / "out" / "propose" / "sa-000000.json").read_text())
     assert manifest["counts"]["pictures without annotations"] == 1
+
+
+def test_a_place_among_the_pictures_is_refused(pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        curate(pictures, "--out", pictures / "out", "-k", 5)
+    assert "choose a place outside" in capsys.readouterr().err
+    assert not (pictures / "out").exists()
 
 
 def test_a_dry_run_writes_nothing(pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -67,6 +68,31 @@ def test_a_parquet_file_gives_its_rows_and_those_that_were_not_downloaded(tmp_pa
     pq.write_table(table, tmp_path / "00000.parquet", row_group_size=3)
     assert candidates(tmp_path) == list(zip(keys, contents, strict=True))
     assert find_sources([tmp_path], 3)[0].count() == len(contents)
+
+
+def test_a_dot_in_a_name_hides_no_file(tmp_path: Path) -> None:
+    pile.write_tar(tmp_path / "laion-2.0" / "a.tar", PICTURES)
+    table = pa.table({"jpg": pa.array(PICTURES.values(), pa.binary())})
+    pq.write_table(table, tmp_path / "laion-2.0" / "b.parquet")
+    assert len(candidates(tmp_path)) == 2 * len(PICTURES)
+
+
+def test_links_in_a_tar_are_read_and_what_follows_its_end_is_told(tmp_path: Path) -> None:
+    first = pile.write_tar(tmp_path / "0.tar", PICTURES)
+    with tarfile.open(first, "a") as tar:
+        link = tarfile.TarInfo("link.jpg")
+        link.type, link.linkname = tarfile.LNKTYPE, "000.jpg"
+        tar.addfile(link)
+    assert candidates(first)[-1] == ("link.jpg", PICTURES["000.jpg"])
+    second = pile.write_tar(tmp_path / "1.tar", {"more.jpg": pile.jpeg(9)})
+    first.write_bytes(first.read_bytes() + second.read_bytes())
+    assert candidates(first)[-1][1] is None
+
+
+def test_pictures_of_every_kind_are_looked_at(tmp_path: Path) -> None:
+    names = ["a.gif", "b.jfif", "c.avif", "d.heic", "e.JPG", "f.tiff"]
+    pile.write_files(tmp_path, dict.fromkeys(names, b"x"))
+    assert [name for name, _ in candidates(tmp_path)] == sorted(names)
 
 
 def test_what_img2dataset_leaves_beside_a_tar_is_no_source(tmp_path: Path) -> None:

@@ -22,7 +22,6 @@ from rice.curate.pictures import decoded, kept, read_rows
 from rice.curate.scan import described, duplicates
 from rice.curate.sources import Annotated, Candidate, find_sources
 from rice.curate.take import take_pictures
-from rice.data.decode import decode_picture
 from rice.errors import RiceError
 from rice.progress import SilentProgress
 
@@ -103,16 +102,24 @@ def test_a_picture_that_is_too_small_before_it_is_turned_is_too_small_after(tmp_
     assert (row["width"], row["height"], row["reason"]) == (40, 100, "edge below min_edge")
 
 
+def upright_of(stored: np.ndarray, orientation: int) -> np.ndarray:
+    """As the EXIF standard has it, in numpy."""
+    mirrored = stored[:, ::-1] if orientation in (2, 4, 5, 7) else stored
+    return np.rot90(mirrored, {1: 0, 2: 0, 3: 2, 4: 2, 5: 1, 6: 3, 7: 3, 8: 1}[orientation])
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
 @pytest.mark.parametrize("orientation", range(2, 9))
-def test_a_turned_picture_is_stored_upright(tmp_path: Path, orientation: int) -> None:
-    content = pile.turned(pile.pixels(1, 96, 64), orientation)
-    pile.write_files(tmp_path / "in", {"a.jpg": content})
+def test_a_turned_picture_is_stored_upright(tmp_path: Path, orientation: int, kind: str) -> None:
+    stored = pile.pixels(1, 96, 64)
+    suffix, options = kind.lower(), {"lossless": True} if kind == "WEBP" else {}
+    pile.write_files(tmp_path / "in", {f"a.{suffix}": pile.turned(stored, orientation, kind, **options)})
     take(tmp_path / "in", tmp_path / "out")
     (row,) = kept(tmp_path / "out", "in-000000")
     (found,) = decoded(tmp_path / "out", "in-000000", [row])
-    upright = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(content))))
+    upright = upright_of(stored, orientation)
     assert found.shape == upright.shape == (row["height"], row["width"], 3)
-    assert np.abs(found.astype(int) - upright).mean() < 3  # encoded once more
+    assert np.abs(found.astype(int) - upright).mean() < 4  # encoded once more
     assert row["converted"] == "turned"
 
 
@@ -248,5 +255,5 @@ def test_what_is_kept_decodes_to_what_was_found(tmp_path: Path) -> None:
     take(tmp_path / "in", tmp_path / "out")
     (row,) = kept(tmp_path / "out", "in-000000")
     (found,) = decoded(tmp_path / "out", "in-000000", [row])
-    assert np.array_equal(found, decode_picture(content, (80, 64)))
+    assert np.abs(found.astype(int) - np.asarray(Image.open(io.BytesIO(content)))).mean() < 2  # chroma is repeated
     assert pq.read_table(tmp_path / "out" / "scan" / "in-000000.parquet")["bytes"].to_pylist() == [len(content)]
