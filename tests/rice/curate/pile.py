@@ -48,6 +48,15 @@ def bomb() -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
 
 
+def write_scenes(folder: Path, count: int) -> Path:
+    """Generated pictures with objects and words."""
+    from rice.data.world import Part, SceneConfig, draw_scene
+
+    layout = SceneConfig(height=120, width=160, objects=(2, 4), words=(1, 2))
+    scenes = (draw_scene(layout, Part.TRAIN, 0, number).image for number in range(count))
+    return write_files(folder, {f"{number:02d}.jpg": encoded(scene, quality=95) for number, scene in enumerate(scenes)})
+
+
 def write_files(folder: Path, files: dict[str, bytes]) -> Path:
     for name, content in files.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)

@@ -9,27 +9,19 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pile
 import psutil
 import pytest
-from PIL import Image
-
-from rice.data.world import Part, SceneConfig, draw_scene
 
 pytestmark = [pytest.mark.slow, pytest.mark.alone]
 
 KILLS = 20
-LAYOUT = SceneConfig(height=120, width=160, objects=(2, 4), words=(0, 2))
 
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder: Path = tmp_path_factory.mktemp("pile") / "pile"
-    folder.mkdir()
-    for number in range(18):
-        Image.fromarray(draw_scene(LAYOUT, Part.TRAIN, 0, number).image).save(folder / f"{number:02d}.jpg", quality=90)
-    (folder / "bad.jpg").write_bytes(b"<html>")
-    (folder / "twice.jpg").write_bytes((folder / "00.jpg").read_bytes())
-    return folder
+    folder = pile.write_scenes(tmp_path_factory.mktemp("pile") / "pile", 18)
+    return pile.write_files(folder, {"bad.jpg": b"<html>", "twice.jpg": (folder / "00.jpg").read_bytes()})
 
 
 def command(pictures: Path, out: Path, *flags: str) -> list[str]:

@@ -8,7 +8,6 @@ from pathlib import Path
 import pile
 import pyarrow.parquet as pq
 import pytest
-from PIL import Image
 
 from rice.cli import main
 from rice.curate.proposals.config import ProposalConfig
@@ -16,10 +15,8 @@ from rice.curate.propose import ProposeStage
 from rice.data.batches import StreamConfig
 from rice.data.shard_reader import read_dataset
 from rice.data.stream import RegionStream
-from rice.data.world import Part, SceneConfig, draw_scene
 
 SMALL = ["--encoder", "mini-s8-128", "--min-edge", "100", "--min-region", "24", "--per-shard", "4", "--workers", "1"]
-LAYOUT = SceneConfig(height=120, width=160, objects=(2, 4), words=(1, 2))
 
 
 def curate(*arguments: object) -> None:
@@ -28,10 +25,7 @@ def curate(*arguments: object) -> None:
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder: Path = tmp_path_factory.mktemp("pile") / "pile"
-    folder.mkdir()
-    for number in range(10):
-        Image.fromarray(draw_scene(LAYOUT, Part.TRAIN, 0, number).image).save(folder / f"{number:02d}.jpg", quality=95)
+    folder = pile.write_scenes(tmp_path_factory.mktemp("pile") / "pile", 10)
     bad = {"bad.jpg": b"<html>", "twice.jpg": (folder / "00.jpg").read_bytes(), "small.jpg": pile.jpeg(1)}
     return pile.write_files(folder, bad)
 
