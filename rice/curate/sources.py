@@ -108,8 +108,7 @@ class TarShard:
 
     def fingerprint(self) -> str:
         """Of its name and size."""
-        with os_errors_as(f"cannot read {self.path}"):
-            return sha256_json([self.path.name, self.path.stat().st_size])
+        return _fingerprint(self.path)
 
     def count(self) -> None:
         """A tar has no list of what it holds."""
@@ -156,8 +155,7 @@ class ParquetShard:
 
     def fingerprint(self) -> str:
         """Of its name and size."""
-        with os_errors_as(f"cannot read {self.path}"):
-            return sha256_json([self.path.name, self.path.stat().st_size])
+        return _fingerprint(self.path)
 
     def count(self) -> int:
         """Its rows. Errors: RiceError where the file is not readable."""
@@ -305,6 +303,11 @@ def _ends(tar: tarfile.TarFile) -> bool:
     stream.seek(tar.offset)
     rest = stream.read(8 * tarfile.RECORDSIZE)
     return len(rest) >= tarfile.BLOCKSIZE and not rest.strip(b"\0")
+
+
+def _fingerprint(archive: Path) -> str:
+    with os_errors_as(f"cannot read {archive}"):
+        return sha256_json([_shown(archive.name), archive.stat().st_size])
 
 
 def _read(path: Path, most: int) -> bytes | None:
