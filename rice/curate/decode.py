@@ -20,19 +20,19 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from rice.curate.scan import DAMAGED, DUPLICATE, FORMATS, ScanStage, identity_of, one_line, orientation_of
 from rice.curate.sources import Annotated, Candidate, SourceShard
 from rice.curate.stage import SHARDS, Done, Stage, Work
+from rice.curate.tables import read_rows, write_rows
 from rice.data.decode import DamagedPictureError, decode_picture, to_rgb
 from rice.data.jpeg_window import restart_interval
 from rice.data.picture import DECODER_ERRORS
 from rice.data.shards import Append, write_tar
 from rice.errors import RiceError
-from rice.files import atomic_path, make_folder, sha256_json
+from rice.files import make_folder, sha256_json
 
 SCHEMA = pa.schema(
     [
@@ -84,7 +84,7 @@ class DecodeStage(Stage):
         return self._decode
 
     def _decode(self, shard: str) -> Generator[None, None, Done]:
-        scanned = pq.read_table(self.out / ScanStage.name / f"{shard}.parquet").to_pylist()
+        scanned = read_rows(self.out / ScanStage.name / f"{shard}.parquet")
         rows: list[dict[str, Any]] = []
         tar = self.out / SHARDS / f"{shard}.tar"
         make_folder(tar.parent)
@@ -108,8 +108,7 @@ class DecodeStage(Stage):
 
     def _written(self, shard: str, rows: list[dict[str, Any]], tar: Path) -> Done:
         path = self.folder / f"{shard}.parquet"
-        with atomic_path(path) as temporary:
-            pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), temporary, compression="zstd")
+        write_rows(path, rows, SCHEMA)
         kept = [row for row in rows if not row["reason"]]
         odd = Counter(f"converted: {row['converted']}" for row in kept if row["converted"])
         odd["annotations not used"] = sum(bool(row["detail"]) for row in kept)

@@ -22,9 +22,10 @@ from torch.nn.functional import layer_norm, normalize
 
 from rice.curate.config import EmbedConfig
 from rice.curate.decode import DecodeStage
-from rice.curate.pictures import decoded, kept, read_rows
+from rice.curate.pictures import decoded, kept
 from rice.curate.propose import ProposeStage
 from rice.curate.stage import Done, Stage, Work
+from rice.curate.tables import read_rows
 from rice.data.decode import Pixels, resize_crop
 from rice.data.regions import Crop
 from rice.encoders.base import Encoder
@@ -81,12 +82,7 @@ class EmbedStage(Stage):
 
     def open(self, device: str) -> Work:
         """Load the encoder."""
-        features = build_features(self.config, device)
-
-        def work(shard: str) -> Generator[None, None, Done]:
-            return (yield from self._embed(shard, features))
-
-        return work
+        return functools.partial(self._embed, features=build_features(self.config, device))
 
     def _embed(self, shard: str, features: RegionFeatures) -> Generator[None, None, Done]:
         pictures = kept(self.out, shard)

@@ -18,9 +18,10 @@ import pyarrow.parquet as pq
 from rice.curate.cluster import LABELS, NO_LABEL
 from rice.curate.decode import DecodeStage
 from rice.curate.ocr import OcrStage
-from rice.curate.pictures import Row, kept, read_rows
+from rice.curate.pictures import kept
 from rice.curate.propose import ProposeStage
 from rice.curate.stage import SHARDS, Done, Stage, Work
+from rice.curate.tables import Row, read_rows
 from rice.data.coco_sample import by_area
 from rice.data.shards import DATASET, Annotations, DatasetInfo, ShardInfo, sidecar_row, write_dataset, write_sidecar
 from rice.errors import RiceError
@@ -74,6 +75,7 @@ class LabelStage(Stage):
             counts["pictures without a region"] += not annotations.labels
             yield
         make_folder(self.out / SHARDS)
+        (self.out / SHARDS / DATASET).unlink(missing_ok=True)  # until all labels have changed it is no data set
         write_sidecar(self.out / SHARDS, shard, rows, identity=sha256_json(self.inputs(shard)), extra=EXTRA)
         return Done(products=(self.out / SHARDS / f"{shard}.parquet",), counts=counts, drops=drops)
 
@@ -143,8 +145,3 @@ def publish(
     info = DatasetInfo(object_classes=objects, ocr_classes=words, shards=tuple(infos), source=said)
     write_dataset(stage.out / SHARDS, info)
     return info
-
-
-def unpublish(out: Path) -> None:
-    """Labels are about to change: until all have, the folder is no data set."""
-    (out / SHARDS / DATASET).unlink(missing_ok=True)

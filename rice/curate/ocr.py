@@ -13,17 +13,17 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from rice.curate.decode import DecodeStage
 from rice.curate.pictures import decoded, kept
 from rice.curate.stage import Done, Stage, Work
+from rice.curate.tables import write_rows
 from rice.curate.text.config import TextConfig
 from rice.curate.text.reader import TextReader, build_reader
 from rice.curate.text.select import select
 from rice.curate.text.tokens import TextTokenizer, load_tokenizer
 from rice.errors import missing, require
-from rice.files import atomic_path, sha256_file
+from rice.files import sha256_file
 
 SCHEMA = pa.schema(
     [
@@ -58,7 +58,7 @@ class OcrStage(Stage):
 
     def __getstate__(self) -> dict[str, Any]:
         """Without what workers load by themselves."""
-        return {"out": self.out, "config": self.config}
+        return {name: value for name, value in vars(self).items() if name != "tokenizer"}
 
     @functools.cached_property
     def _settings(self) -> dict[str, Any]:
@@ -78,12 +78,7 @@ class OcrStage(Stage):
 
     def open(self, device: str) -> Work:
         """Load the engine and the tokenizer."""
-        reader = build_reader(self.config, device, threads=1)
-
-        def work(shard: str) -> Generator[None, None, Done]:
-            return (yield from self._read(shard, reader))
-
-        return work
+        return functools.partial(self._read, reader=build_reader(self.config, device, threads=1))
 
     def _read(self, shard: str, reader: TextReader) -> Generator[None, None, Done]:
         rows: list[dict[str, Any]] = []
@@ -102,8 +97,7 @@ class OcrStage(Stage):
             rows.append({"key": picture["key"], "tokens": tokens} | found)
             yield
         path = self.folder / f"{shard}.parquet"
-        with atomic_path(path) as temporary:
-            pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), temporary, compression="zstd")
+        write_rows(path, rows, SCHEMA)
         return Done(products=(path,), counts=counts, drops=drops)
 
 

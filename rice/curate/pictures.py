@@ -5,34 +5,17 @@ Shapes: H, W one picture.
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
-
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from rice.curate.decode import DecodeStage
 from rice.curate.stage import SHARDS
+from rice.curate.tables import Row, read_rows
 from rice.data.decode import DamagedPictureError, Pixels, decode_picture
 from rice.errors import RiceError, os_errors_as
-
-Row = dict[str, Any]
 
 
 def kept(out: Path, shard: str) -> list[Row]:
     """Rows of `rice.curate.decode.SCHEMA` of the pictures that are in the tar, in its order."""
     return [row for row in read_rows(out / DecodeStage.name / f"{shard}.parquet") if not row["reason"]]
-
-
-def read_rows(path: Path) -> list[Row]:
-    """All rows of a stage's table. Errors: RiceError where it is not there or not readable."""
-    try:
-        rows: list[Row] = pq.read_table(path).to_pylist()
-    except (pa.ArrowException, OSError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise RiceError(
-            f"cannot read {path} ({reason}); remove its .json too and run the same command again"
-        ) from error
-    return rows
 
 
 def decoded(out: Path, shard: str, rows: Sequence[Row]) -> Iterator[Pixels]:

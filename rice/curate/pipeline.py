@@ -23,15 +23,15 @@ from rice.curate.config import CheckConfig, EmbedConfig, EngineConfig, KMeansCon
 from rice.curate.decode import DecodeStage
 from rice.curate.embed import EmbedStage
 from rice.curate.engine import Engine
-from rice.curate.label import LabelStage, publish, unpublish
+from rice.curate.label import LabelStage, publish
 from rice.curate.montage.config import MontageConfig
 from rice.curate.montage.page import build_montage
 from rice.curate.ocr import OcrStage
 from rice.curate.proposals.config import ProposalConfig
 from rice.curate.propose import ProposeStage
 from rice.curate.sources import SourceShard
-from rice.curate.stage import SHARDS, Stage, totals
-from rice.curate.summary import CLUSTERS, REPORT, lines, write_report
+from rice.curate.stage import CLUSTERS, PAGE, REPORT, SHARDS, Stage, totals
+from rice.curate.summary import lines, write_report
 from rice.curate.take import pictures_of, take_pictures
 from rice.curate.text.config import TextConfig
 from rice.errors import RiceError
@@ -39,7 +39,7 @@ from rice.files import make_folder, read_object, sha256_json
 from rice.progress import Progress
 from rice.runs import RUN, alone, refuse_other, same_run
 
-PAGE, LOCK = "page", ".curate.lock"
+LOCK = ".curate.lock"
 STAGES = ("decode", "propose", "embed", "ocr", "cluster", "label")
 
 
@@ -93,8 +93,6 @@ def label(out: Path, clusters: Path, engine: Engine, progress: Progress) -> None
     pictures = pictures_of(out)
     found, text = read_object(clusters / CLUSTER_REPORT), read_object(out / OcrStage.name / RUN)
     stage = LabelStage(out, clusters)
-    if not all(stage.finished(shard) for shard in pictures):
-        unpublish(out)
     engine.run(stage, pictures, progress)
     source = {"kind": "curation", "clusters": found["settings"], "text": text}
     publish(stage, list(pictures), (int(found["clusters"]), int(text["classes"])), source)

@@ -14,17 +14,17 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from rice.curate.decode import DecodeStage
-from rice.curate.pictures import Row, decoded, kept
+from rice.curate.pictures import decoded, kept
 from rice.curate.proposals.config import ProposalConfig
 from rice.curate.proposals.filter import select
 from rice.curate.proposals.proposer import Proposals, Proposer, build_proposer
 from rice.curate.stage import Done, Stage, Work
+from rice.curate.tables import Row, write_rows
 from rice.encoders.weights import place, weight_files
 from rice.errors import require
-from rice.files import atomic_path, sha256_unchanged
+from rice.files import sha256_unchanged
 
 SCHEMA = pa.schema(
     [
@@ -77,11 +77,7 @@ class ProposeStage(Stage):
     def open(self, device: str) -> Work:
         """Load the model, if there is one."""
         proposer = None if self.config.proposals == "boxes" else build_proposer(self.config, device)
-
-        def work(shard: str) -> Generator[None, None, Done]:
-            return (yield from self._propose(shard, proposer))
-
-        return work
+        return functools.partial(self._propose, proposer=proposer)
 
     def _propose(self, shard: str, proposer: Proposer | None) -> Generator[None, None, Done]:
         rows: list[dict[str, Any]] = []
@@ -94,8 +90,7 @@ class ProposeStage(Stage):
             rows.append({"key": picture["key"], "boxes": chosen.boxes.tolist(), "scores": chosen.scores.tolist()})
             yield
         path = self.folder / f"{shard}.parquet"
-        with atomic_path(path) as temporary:
-            pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), temporary, compression="zstd")
+        write_rows(path, rows, SCHEMA)
         return Done(products=(path,), counts=counts, drops=drops)
 
     def _found(

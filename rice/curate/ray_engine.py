@@ -40,9 +40,9 @@ class StageActor:
     def _do(self, stage: Stage, shard: str) -> int:
         os.chdir(self.folder)
         with one_core():
-            if self.work is None or self.stage != stage:
+            if self.stage is None or self.work is None or self.stage != stage:
                 self.stage, self.work = stage, stage.open(self.device)
-            return sum(1 for _ in stage.do(self.work, shard))
+            return sum(1 for _ in self.stage.do(self.work, shard))  # which has its settings computed
 
 
 def on_ray(stage: Stage, shards: Sequence[str], config: EngineConfig) -> Iterator[None]:

@@ -23,9 +23,9 @@ from PIL import Image
 from rice.curate.config import CheckConfig
 from rice.curate.sources import Candidate, SourceShard
 from rice.curate.stage import Done, Stage, Work
+from rice.curate.tables import write_rows
 from rice.data.picture import DECODER_ERRORS
 from rice.data.shards import MAX_EDGE
-from rice.files import atomic_path
 
 MISSING, DAMAGED, BOMB = "no content", "damaged", "too many pixels"
 SMALL, LARGE, DUPLICATE = "edge below min_edge", "edge above 65535", "duplicate"
@@ -84,8 +84,7 @@ class ScanStage(Stage):
             rows.append(described(candidate, self.config))
             yield
         path = self.folder / f"{shard}.parquet"
-        with atomic_path(path) as temporary:
-            pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), temporary, compression="zstd")
+        write_rows(path, rows, SCHEMA)
         drops = Counter(row["reason"] for row in rows if row["reason"])
         counts = Counter(found=len(rows), bytes=sum(row["bytes"] for row in rows))
         return Done(products=(path,), counts=counts, drops=drops)

@@ -44,8 +44,8 @@ class Manifest:
         return sha256_json({name: product["sha256"] for name, product in self.products.items()})
 
 
-SHARDS = "shards"
-"""Folder of the data set: pictures, then annotations."""
+SHARDS, CLUSTERS, PAGE, REPORT = "shards", "clusters", "page", "report.json"
+"""Below OUT: the data set (pictures, then annotations), what they were clustered into, the page, and the report."""
 
 Work = Callable[[str], Generator[None, None, Done]]
 """Works on a shard: writes all but the manifest, and yields after every picture."""

@@ -6,11 +6,10 @@ from typing import Any
 
 import rice
 from rice.curate.cluster import REPORT as CLUSTER_REPORT
-from rice.curate.stage import totals
+from rice.curate.stage import REPORT, totals
 from rice.files import read_object, write_json
 from rice.runs import RUN
 
-REPORT, CLUSTERS = "report.json", "clusters"
 _STAGES = ("scan", "decode", "propose", "embed", "ocr", "label")
 
 

@@ -6,9 +6,8 @@ from typing import Annotated
 import tyro
 
 from rice.curate.montage.config import MontageConfig
+from rice.curate.stage import PAGE, REPORT
 from rice.errors import RiceError
-
-_PAGE, _REPORT = "page", "report.json"
 
 
 def view(
@@ -44,7 +43,7 @@ def view(
     if out is None:
         if not shards.is_dir():
             raise RiceError(f"{shards} is no folder here; name one for the page: --out")
-        out = shards / _PAGE
+        out = shards / PAGE
     if not page:
         from rice.curate.in_fiftyone import open_in_fiftyone, why_not
 
@@ -56,6 +55,6 @@ def view(
     from rice.curate.montage.page import build_montage
 
     inside = shards_of(shards)
-    report = shards / _REPORT if inside != shards and (shards / _REPORT).is_file() else None
+    report = shards / REPORT if inside != shards and (shards / REPORT).is_file() else None
     written = build_montage(inside, out, montage, BarProgress(), report=report)
     print(f"open {written}")  # noqa: T201

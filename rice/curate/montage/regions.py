@@ -16,12 +16,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from rice.curate.stage import SHARDS
 from rice.data.blobs import Blob
 from rice.data.shard_reader import Shard, Sidecar, read_dataset
 from rice.data.shards import DATASET, NO_LABEL
 from rice.errors import RiceError
 
-_SHARDS = "shards"
 _COLUMNS = {"scores": pa.float32(), "distances": pa.float32(), "texts": pa.string()}
 
 
@@ -98,5 +98,5 @@ class Collection:
 
 def shards_of(folder: Path) -> Path:
     """The folder itself, or what a curation left in its folder `shards`."""
-    inside = folder / _SHARDS
+    inside = folder / SHARDS
     return inside if (inside / DATASET).is_file() and not (folder / DATASET).is_file() else folder

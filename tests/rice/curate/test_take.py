@@ -18,9 +18,10 @@ from PIL import Image, ImageOps
 from rice.curate.config import CheckConfig, EngineConfig
 from rice.curate.decode import own_regions, turned_boxes
 from rice.curate.engine import Engine
-from rice.curate.pictures import decoded, kept, read_rows
+from rice.curate.pictures import decoded, kept
 from rice.curate.scan import described, duplicates
 from rice.curate.sources import Annotated, Candidate, find_sources
+from rice.curate.tables import read_rows
 from rice.curate.take import take_pictures
 from rice.errors import RiceError
 from rice.progress import SilentProgress
