@@ -5,10 +5,14 @@ Importing this package is cheap: torch is imported when the first encoder is loa
 
 from typing import TYPE_CHECKING, Any
 
+from rice import transformers_hook
+
 if TYPE_CHECKING:
     from rice.encoders import Encoder, EncoderSpec, Features, load_encoder, register_encoder
 
 __version__ = "0.1.0"
+transformers_hook.install()
+
 __all__ = ["Encoder", "EncoderSpec", "Features", "__version__", "load_encoder", "register_encoder"]
 
 

@@ -48,7 +48,7 @@ def export(encoder: Encoder, out: Path, *, region: Path | None = None) -> None:
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise RiceError(f"expected a new or empty folder as --out, {out} exists; name another one or remove it")
-    tower = _transformers_tower(encoder)
+    tower = transformers_tower(encoder)
     if region is not None:
         tower = attach(tower, region)
     with atomic_folder(out) as folder:
@@ -61,7 +61,7 @@ def export(encoder: Encoder, out: Path, *, region: Path | None = None) -> None:
         write_json(folder / PROCESSOR, processor_json(encoder.spec, tower.config.model_type))
 
 
-def _transformers_tower(encoder: Encoder) -> Any:
+def transformers_tower(encoder: Encoder) -> Any:
     """Our ViT, or a model of transformers with the encoder's values. Errors: RiceError where there is none."""
     module: Any = encoder.module
     if isinstance(module, ViT):
