@@ -1,0 +1,164 @@
+"""Causal attention over samples laid end to end: none sees another, and no mask of all pairs is built.
+
+Registered with transformers as "rice_packed". A micro-batch is one row of T tokens, and `cu_seq_lens_q` (transformers'
+name) says where its samples begin. On CUDA in bf16 or fp16 one variable-length call attends them all; elsewhere SDPA
+attends them one by one. The work is the sum of squares of their lengths, not the square of the sum.
+
+Shapes: T tokens, H query heads, G key and value heads (H a multiple of G), E width of a head, N samples.
+"""
+
+import contextlib
+import inspect
+import itertools
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+from mllm.llava.loss import bare_model
+from rice.errors import RiceError
+
+NAME = "rice_packed"
+
+
+@contextlib.contextmanager
+def packed_attention(model: nn.Module) -> Iterator[None]:
+    """Inside, the language model of `model` (a Llava of transformers, or PEFT's around one) attends within samples.
+
+    The vision tower keeps its own attention.
+    """
+    bare = bare_model(model)
+    before = bare.config.text_config._attn_implementation
+    bare.set_attn_implementation({"text_config": NAME})
+    try:
+        yield
+    finally:
+        bare.set_attn_implementation({"text_config": before})
+
+
+def attend(
+    module: nn.Module,
+    query_1HTE: Tensor,
+    key_1GTE: Tensor,
+    value_1GTE: Tensor,
+    attention_mask: Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    is_causal: bool | None = None,
+    sliding_window: int | None = None,
+    cu_seq_lens_q: Tensor | None = None,
+    max_length_q: int | None = None,
+    **options: Any,
+) -> tuple[Tensor, None]:
+    """transformers' attention function: (1, T, H, E), no weights. cu_seq_lens_q: (N + 1,) int32 from 0 to T.
+
+    Without `cu_seq_lens_q` it is transformers' "sdpa", on any batch. Errors: RiceError for a mask beside packed
+    samples, for several packed rows, for softcapped logits.
+    """
+    causal = bool(getattr(module, "is_causal", True) if is_causal is None else is_causal)
+    if cu_seq_lens_q is None and attention_mask is None and sliding_window is not None:
+        return _one(query_1HTE, key_1GTE, value_1GTE, dropout, scaling, causal, sliding_window).transpose(1, 2), None
+    if cu_seq_lens_q is None:
+        output: tuple[Tensor, None] = sdpa_attention_forward(
+            module, query_1HTE, key_1GTE, value_1GTE, attention_mask, dropout, scaling, is_causal, **options
+        )
+        return output
+    _check(query_1HTE, attention_mask, options)
+    if dropout == 0.0 and causal and _has_varlen(query_1HTE):
+        window = -1 if sliding_window is None else sliding_window - 1
+        return _varlen(query_1HTE, key_1GTE, value_1GTE, cu_seq_lens_q, max_length_q, scaling, window), None
+    bounds = cu_seq_lens_q.tolist()
+    form = (dropout, scaling, causal, sliding_window)
+    outputs = [
+        _one(query_1HTE[:, :, begin:end], key_1GTE[:, :, begin:end], value_1GTE[:, :, begin:end], *form)
+        for begin, end in itertools.pairwise(bounds)
+    ]
+    return torch.cat(outputs, dim=2).transpose(1, 2).contiguous(), None
+
+
+def _check(query_1HTE: Tensor, attention_mask: Tensor | None, options: dict[str, Any]) -> None:
+    if attention_mask is not None or len(query_1HTE) != 1:
+        raise RiceError("expected packed samples as one row without an attention mask; pass cu_seq_lens_q or a mask")
+    if options.get("softcap") is not None:
+        raise RiceError("a language model with softcapped attention cannot be packed; take Qwen2, Llama or Mistral")
+
+
+def _one(
+    query_1HSE: Tensor,
+    key_1GSE: Tensor,
+    value_1GSE: Tensor,
+    dropout: float,
+    scaling: float | None,
+    causal: bool,
+    window: int | None,
+) -> Tensor:
+    """A sample of S tokens on its own."""
+    length, grouped = query_1HSE.shape[2], query_1HSE.shape[1] != key_1GSE.shape[1]
+    mask_SS = None
+    if causal and window is not None and window < length:
+        ones_SS = torch.ones(length, length, dtype=torch.bool, device=query_1HSE.device)
+        mask_SS, causal = ones_SS.tril() & ones_SS.triu(1 - window), False
+    return scaled_dot_product_attention(
+        query_1HSE,
+        key_1GSE,
+        value_1GSE,
+        attn_mask=mask_SS,
+        dropout_p=dropout,
+        is_causal=causal,
+        scale=scaling,
+        enable_gqa=grouped,
+    )
+
+
+def _has_varlen(query: Tensor) -> bool:
+    """Whether torch's variable-length call takes it: CUDA, half precision, the form of torch 2.12 and later."""
+    if query.device.type != "cuda" or query.dtype not in (torch.bfloat16, torch.float16):
+        return False
+    try:
+        from torch.nn.attention.varlen import varlen_attn
+    except ImportError:
+        return False
+    return {"window_size", "enable_gqa", "scale"} <= inspect.signature(varlen_attn).parameters.keys()
+
+
+def _varlen(
+    query_1HTE: Tensor,
+    key_1GTE: Tensor,
+    value_1GTE: Tensor,
+    cu_seq_lens: Tensor,
+    longest: int | None,
+    scaling: float | None,
+    window: int,
+) -> Tensor:
+    from torch.nn.attention.varlen import varlen_attn
+
+    q_THE, k_TGE, v_TGE = (x[0].transpose(0, 1) for x in (query_1HTE, key_1GTE, value_1GTE))
+    longest = int(cu_seq_lens.diff().max()) if longest is None else longest
+    grouped = query_1HTE.shape[1] != key_1GTE.shape[1]
+    ends = (cu_seq_lens, cu_seq_lens, longest, longest)
+    out_THE = varlen_attn(q_THE, k_TGE, v_TGE, *ends, scale=scaling, window_size=(window, 0), enable_gqa=grouped)
+    assert isinstance(out_THE, Tensor)
+    return out_THE[None]
+
+
+def _mask(
+    *,
+    q_length: int,
+    kv_length: int,
+    attention_mask: Tensor | None = None,
+    **options: Any,
+) -> Tensor | None:
+    """None where `attend` needs none: samples of a row, or one causal row. Padding and caches get "sdpa"'s mask."""
+    if attention_mask is None and q_length == kv_length:
+        return None
+    mask: Tensor | None = sdpa_mask(q_length=q_length, kv_length=kv_length, attention_mask=attention_mask, **options)
+    return mask
+
+
+AttentionInterface.register(NAME, attend)
+AttentionMaskInterface.register(NAME, _mask)

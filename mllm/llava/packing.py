@@ -1,0 +1,159 @@
+"""Micro-batches without padding: the samples of a step, shared out into rows of nearly equal length.
+
+A step of the paper's recipe has 128 samples. Which ones is a seeded shuffle's matter; how they are grouped changes
+neither the step's loss, a sum over answer tokens divided by their number, nor its gradient. So they are laid end to
+end in `bins` rows, each the micro-batch of one rank, longest sample first into the shortest row (LPT, Graham 1969).
+
+Shapes: T tokens of a row, N samples in it, K answer tokens, n image tiles, S their edge.
+"""
+
+import heapq
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset, Sampler
+
+from mllm.llava.loss import IGNORED
+from rice.errors import RiceError
+from rice.permutation import permute
+
+Example = Mapping[str, Tensor]
+Integers = NDArray[np.int64]
+
+
+class StepBins(Sampler[list[int]]):
+    """A batch sampler: the bins of step 0, of step 1, ..., each a list of samples. Assign `epoch` before an epoch.
+
+    An epoch is a permutation of the samples, computed from (seed, epoch). Its last samples make a smaller step where
+    there is at least one for every bin; else they are left out of that epoch (`dropped`): other ones in the next.
+    Samples with images are dealt first, so that every bin has one where there are enough. A bin that got none ends
+    with `~sample`, the shortest sample with an image, whose labels do not count (`WithoutLoss`): on several ranks all
+    must run the vision tower.
+    """
+
+    def __init__(
+        self, lengths: Sequence[int], *, batch: int, bins: int, seed: int, images: Sequence[int] | None = None
+    ) -> None:
+        """lengths: tokens of each sample. batch: samples of a step. bins: micro-batches of a step, over all ranks.
+
+        images: of each sample, where every bin must have one; None where none needs any.
+        Errors: RiceError where a step has fewer samples than bins.
+        """
+        self.lengths: Integers = np.asarray(lengths, np.int64)
+        samples = len(self.lengths)
+        if not 1 <= bins <= min(batch, samples):
+            raise RiceError(
+                f"expected at least one sample for each of a step's {bins} micro-batches, got {samples} samples in "
+                f"steps of {batch}; lower micro_batches or give more rows"
+            )
+        self.batch, self.bins, self.seed, self.epoch = batch, bins, seed, 0
+        rest = samples % batch
+        self.steps = samples // batch + (rest >= bins)
+        self.dropped = rest if rest < bins else 0
+        self._pictured = None if images is None or not any(images) else np.asarray(images) > 0
+        self._order: tuple[int, Integers] | None = None
+
+    def __len__(self) -> int:
+        return self.steps * self.bins
+
+    def __iter__(self) -> Iterator[list[int]]:
+        epoch = self.epoch
+        for step in range(self.steps):
+            yield from self.step(epoch, step)
+
+    def samples(self, epoch: int, step: int) -> Integers:
+        """Those of a step, in the order of the shuffle."""
+        if self._order is None or self._order[0] != epoch:
+            places = np.arange(len(self.lengths), dtype=np.int64)
+            self._order = epoch, permute(places, len(places), self.seed, epoch)
+        return self._order[1][step * self.batch : (step + 1) * self.batch]
+
+    def tokens(self, epoch: int, step: int) -> int:
+        """Of a step's samples."""
+        return int(self.lengths[self.samples(epoch, step)].sum())
+
+    def step(self, epoch: int, step: int) -> list[list[int]]:
+        """The bins of a step."""
+        samples = self.samples(epoch, step)
+        if self._pictured is None:
+            return [samples[places].tolist() for places in share_out(self.lengths[samples], self.bins)]
+        pictured = self._pictured[samples]
+        dealt = share_out(self.lengths[samples], self.bins, pictured)
+        blank = [~self._shortest()]
+        return [samples[places].tolist() + ([] if pictured[places].any() else blank) for places in dealt]
+
+    def _shortest(self) -> int:
+        assert self._pictured is not None
+        return int(np.where(self._pictured, self.lengths, np.iinfo(np.int64).max).argmin())
+
+
+def share_out(lengths: Integers, bins: int, spread: NDArray[np.bool_] | None = None) -> list[list[int]]:
+    """Places in `lengths` shared out into `bins` lists of nearly equal total, none empty, each ascending.
+
+    Longest first into the least full bin; the longest ones of `spread` go first, one to each bin.
+    """
+    descending = np.argsort(-lengths, kind="stable")
+    if spread is not None:
+        chosen = descending[spread[descending]][:bins]
+        descending = np.concatenate([chosen, descending[~np.isin(descending, chosen)]])
+    least = [(0, number) for number in range(bins)]
+    dealt: list[list[int]] = [[] for _ in range(bins)]
+    for place in descending.tolist():
+        total, number = heapq.heappop(least)
+        dealt[number].append(place)
+        heapq.heappush(least, (total + int(lengths[place]), number))
+    return [sorted(places) for places in dealt]
+
+
+class WithoutLoss(Dataset[Example]):
+    """A dataset in which `~i` is sample i with no label that counts."""
+
+    def __init__(self, examples: Any) -> None:
+        self._examples = examples
+
+    def __len__(self) -> int:
+        return len(self._examples)
+
+    def __getitem__(self, index: int) -> Example:
+        if index >= 0:
+            example: Example = self._examples[index]
+            return example
+        example = self._examples[~index]
+        return {**example, "labels": torch.full_like(example["labels"], IGNORED)}
+
+
+def pack(examples: Sequence[Example]) -> dict[str, Any]:
+    """The samples of a micro-batch laid end to end, as a Llava of transformers takes them.
+
+    Returns `input_ids`, `labels`, `position_ids` (1, T), the last from 0 in every sample; `cu_seq_lens_q` and `_k`
+    (N + 1,) int32; `max_length_q` and `_k`; `logits_to_keep` (K,): the positions before an answer token; and, where
+    there are images, `pixel_values` (n, 3, S, S), `image_sizes` (images, 2), `images_per_sample` (N,).
+    The first label of a sample never counts: nothing predicts it. Errors: RiceError for an example without tokens.
+    """
+    lengths = [len(example["input_ids"]) for example in examples]
+    if not lengths or min(lengths) < 1:
+        raise RiceError("expected examples with at least one token, got an empty one; prepare the rows again")
+    labels_T = torch.cat([torch.cat([x["labels"].new_tensor([IGNORED]), x["labels"][1:]]) for x in examples])
+    ends = torch.tensor([0, *np.cumsum(lengths)], dtype=torch.int32)
+    longest = max(lengths)
+    row = {
+        "input_ids": torch.cat([example["input_ids"] for example in examples])[None],
+        "labels": labels_T[None],
+        "position_ids": torch.cat([torch.arange(length) for length in lengths])[None],
+        "cu_seq_lens_q": ends,
+        "cu_seq_lens_k": ends,
+        "max_length_q": longest,
+        "max_length_k": longest,
+        "logits_to_keep": (labels_T[1:] != IGNORED).nonzero()[:, 0],
+    }
+    pictured = [example for example in examples if "pixel_values" in example]
+    if pictured:
+        row["pixel_values"] = torch.cat([example["pixel_values"] for example in pictured])
+    if pictured and "image_sizes" in pictured[0]:
+        row["image_sizes"] = torch.cat([example["image_sizes"] for example in pictured])
+        row["images_per_sample"] = torch.tensor([len(example["image_sizes"]) for example in pictured])
+    return row
