@@ -1,0 +1,170 @@
+"""The pictures that rows name: are they there, how large, and where are those kept that came as bytes?
+
+Headers are read, nothing is decoded unless asked. Imports no torch.
+"""
+
+import hashlib
+import io
+import itertools
+import warnings
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, NamedTuple
+
+from PIL import Image, UnidentifiedImageError
+
+from mllm.llava.parse import Picture, Reason, RefusedRowError
+from rice.curate.scan import FORMATS, one_line, orientation_of
+from rice.data.picture import DECODER_ERRORS, open_picture
+from rice.errors import RiceError, check_ranges
+from rice.files import UnsafePathError, safe_join
+
+IMAGES = "images"
+"""Of a prepared folder: holds pictures that came as bytes."""
+
+THREADS = 8
+_AT_ONCE = 32
+"""Pictures of one task of a thread."""
+
+_TURNED = (5, 6, 7, 8)
+"""EXIF orientations that swap width and height."""
+
+_SUFFIXES = {"JPEG": "jpg", "MPO": "jpg", "TIFF": "tif"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class PictureConfig:
+    """Which pictures are taken.
+
+    Args:
+        max_aspect: Refuse a row with a picture whose longer edge is more than this many times its shorter one. Beyond
+            48 times (336 px, 2x2 tiles of patches of 14) LLaVA-NeXT's unpadding leaves no row of patches.
+        max_edge: Refuse a row with a picture that has a longer edge, in pixels.
+        decode: Decode every picture, which finds files that are cut off, instead of reading its header: 50 times the
+            work.
+    """
+
+    max_aspect: float = 20.0
+    max_edge: int = 16_384
+    decode: bool = False
+
+    def __post_init__(self) -> None:
+        """Errors: RiceError naming the fields that are out of range."""
+        check_ranges(self, {"max_aspect": self.max_aspect >= 1, "max_edge": self.max_edge >= 1}, "rice llava prepare")
+
+
+class Found(NamedTuple):
+    """A picture that may be used. name: as a row names it. height, width: upright, in pixels."""
+
+    name: str
+    height: int
+    width: int
+
+
+@dataclass
+class Gallery:
+    """The pictures below `root`, each file looked at once, and those in the prepared folder."""
+
+    root: Path
+    folder: Path
+    config: PictureConfig
+
+    def __post_init__(self) -> None:
+        """Nothing has been looked at."""
+        self._files: dict[str, Found | RefusedRowError] = {}
+
+    def look(self, pictures: Iterable[Picture], pool: ThreadPoolExecutor) -> dict[Picture, Found | RefusedRowError]:
+        """What each of the pictures is, or why a row with it is refused."""
+        distinct = list(dict.fromkeys(pictures))
+        new = [picture for picture in distinct if picture.content is not None or picture.path not in self._files]
+        groups = [new[k : k + _AT_ONCE] for k in range(0, len(new), _AT_ONCE)]
+        with warnings.catch_warnings(action="ignore"):  # Pillow's, of large pictures and odd EXIF
+            looked = itertools.chain.from_iterable(pool.map(self._look_at, groups))
+            seen = dict(zip(new, looked, strict=True))
+        self._files |= {picture.path: one for picture, one in seen.items() if picture.content is None}
+        return {picture: seen[picture] if picture in seen else self._files[picture.path] for picture in distinct}
+
+    @property
+    def files(self) -> int:
+        """How many distinct paths have been looked at."""
+        return len(self._files)
+
+    def keep(self, picture: Picture, name: str) -> None:
+        """Write a picture that came as bytes; the same bytes are written once."""
+        path = self.folder / name[1:]
+        if picture.content is not None and not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(picture.content)
+
+    def _look_at(self, pictures: list[Picture]) -> list[Found | RefusedRowError]:
+        return [self._one(picture) for picture in pictures]
+
+    def _one(self, picture: Picture) -> Found | RefusedRowError:
+        try:
+            found = self._bytes(picture.content) if picture.content is not None else self._file(picture.path)
+            self._check(found, picture.path)
+        except RefusedRowError as error:
+            return error
+        return found
+
+    def _file(self, name: str) -> Found:
+        try:
+            path = safe_join(self.root, name)
+            there = path.is_file()  # a pipe would be waited for
+        except UnsafePathError as error:
+            raise RefusedRowError(Reason.OUTSIDE, shown(name)) from error
+        except (OSError, ValueError, RuntimeError):  # too long, not to be spelt, links in a circle
+            there = False
+        if not there:
+            raise RefusedRowError(Reason.MISSING, shown(name))
+        try:
+            with path.open("rb") as file:
+                _, height, width = header(file)
+            if self.config.decode:
+                open_picture(path)
+        except DECODER_ERRORS as error:
+            raise RefusedRowError(Reason.UNREADABLE, f"{shown(name)}: {_said(error)}") from error
+        except RiceError as error:
+            raise RefusedRowError(Reason.UNREADABLE, f"{shown(name)}: {_said(error.__cause__ or error)}") from error
+        return Found(name, height, width)
+
+    def _bytes(self, content: bytes) -> Found:
+        try:
+            kind, height, width = header(io.BytesIO(content))
+            if self.config.decode:
+                with Image.open(io.BytesIO(content), formats=FORMATS) as picture:
+                    picture.load()
+        except DECODER_ERRORS as error:
+            raise RefusedRowError(Reason.UNREADABLE, _said(error)) from error
+        digest = hashlib.sha256(content).hexdigest()[:32]
+        return Found(f"/{IMAGES}/{digest[:2]}/{digest}.{_SUFFIXES.get(kind, kind.lower())}", height, width)
+
+    def _check(self, found: Found, path: str) -> None:
+        short, long = sorted(found[1:])
+        said = f"{shown(path)}: {found.width}x{found.height}" if path else f"{found.width}x{found.height}"
+        if short < 1:
+            raise RefusedRowError(Reason.UNREADABLE, said)
+        if long > self.config.max_aspect * short:
+            raise RefusedRowError(Reason.ASPECT, said)
+        if long > self.config.max_edge:
+            raise RefusedRowError(Reason.EDGE, said)
+
+
+def header(file: IO[bytes]) -> tuple[str, int, int]:
+    """(Pillow's name of the format, height, width) of the upright picture. Errors: those of DECODER_ERRORS."""
+    with Image.open(file, formats=FORMATS) as picture:
+        # Of a TIFF, Pillow says the size that it has upright.
+        swapped = orientation_of(picture) in _TURNED and picture.format != "TIFF"
+        width, height = picture.size[::-1] if swapped else picture.size
+        return picture.format or "", height, width
+
+
+def shown(name: str) -> str:
+    """A path in a report: one line of text."""
+    return " ".join(name.encode("utf-8", "backslashreplace").decode().split())[:200]
+
+
+def _said(error: BaseException) -> str:
+    return "not a picture" if isinstance(error, UnidentifiedImageError) else one_line(error)
