@@ -74,7 +74,8 @@ class LlavaConfig:
         tiling: of stage 2 and of all answers: 2x2+1 (always 5 tiles), anyres5 (3 to 5, LLaVA-NeXT's own), anyres9
             (LLaVA-OneVision), one (LLaVA 1.5: the whole picture only).
         prompt: how conversations are written: qwen_1_5 (ChatML) or vicuna_v1.
-        layer: hidden state of the tower that is read, where the encoder's name says none (LLaVA: -2).
+        layer: hidden state of the tower that is read, where the encoder's name says none (LLaVA: -2); of own encoders
+            and networks without blocks it is always the last map.
         max_length: tokens; longer conversations are cut at their end, and left out where no answer would be left.
         lora: rank of low-rank adapters in the language model; 0: all of it learns.
         lora_alpha: their scale is this over the rank.
@@ -117,6 +118,7 @@ class LlavaConfig:
         """Errors: RiceError naming the fields."""
         holds = {
             "prompt": self.prompt != "plain",
+            "stage2": self.stage2.epochs >= 1,
             "max_length": self.max_length >= 64,
             "lora": self.lora >= 0,
             "lora_alpha": self.lora_alpha >= 1,

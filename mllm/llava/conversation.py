@@ -11,7 +11,7 @@ from mllm.llava.prompts import Prompt, pieces
 from mllm.llava.rows import MARK, Row
 
 IGNORED = -100
-"""A label without loss."""
+"""The label of a token without loss, as in transformers."""
 
 
 @dataclass(frozen=True)

@@ -20,10 +20,9 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.utils.checkpoint import checkpoint
 
+from mllm.llava.conversation import IGNORED
 from rice.errors import RiceError
 
-IGNORED = -100
-"""The label of a token without loss, as in transformers."""
 _LOGITS = {"cpu": 2**24, "cuda": 2**28}
 """Logits of a chunk: 64 MiB in fp32 on the CPU, 1 GiB on a GPU."""
 

@@ -53,7 +53,9 @@ class LanguageModel:
                 tokenizer = AutoTokenizer.from_pretrained(name)
         except (OSError, ValueError) as error:
             reason = " ".join(str(error).split())[:300]
-            raise RiceError(f"expected a causal language model of transformers, a folder or repository, got {name!r}: {reason}") from error
+            raise RiceError(
+                f"expected a causal language model of transformers, a folder or repository, got {name!r}: {reason}"
+            ) from error
         return cls(model=model, tokenizer=prepare_tokenizer(tokenizer, prompt), name=name)
 
 
@@ -83,7 +85,9 @@ class Llava:
         self.processor.save_pretrained(folder)
 
 
-def build(encoder: Encoder, language: LanguageModel, config: LlavaConfig, *, tiling: Tiling, arch: Arch, seed: int) -> Llava:
+def build(
+    encoder: Encoder, language: LanguageModel, config: LlavaConfig, *, tiling: Tiling, arch: Arch, seed: int
+) -> Llava:
     """Tower and language model with their own values, projector and newline with random ones (a function of `seed`).
 
     The language model's values are taken over, not copied: it must not be used any more.
@@ -98,8 +102,12 @@ def build(encoder: Encoder, language: LanguageModel, config: LlavaConfig, *, til
 
 
 def layer_of(encoder: Encoder, config: LlavaConfig) -> int:
-    """The hidden state to read: what the encoder's name asks for (`NAME,layer=-3`), else the configuration's."""
-    return config.layer if encoder.spec.layer == -1 else encoder.spec.layer
+    """The hidden state to read: what the encoder's name asks for (`NAME,layer=-3`), else the configuration's; of own
+    encoders and networks without blocks the last map, which is all that they have."""
+    spec = encoder.spec
+    if spec.layer != -1 or spec.source == "own" or spec.depth is None:
+        return spec.layer
+    return config.layer
 
 
 def _grow(language: LanguageModel) -> None:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
-from mllm.llava.loss import IGNORED
+from mllm.llava.conversation import IGNORED
 from rice.errors import RiceError
 from rice.permutation import permute
 

@@ -10,7 +10,7 @@ from typing import Literal
 from mllm.llava.rows import MARK, Turn
 
 Prompt = Literal["plain", "qwen_1_5", "vicuna_v1"]
-"""plain: LLaVA's stage 1, the picture and then the caption. qwen_1_5: ChatML, of Qwen 1.5 to 3. vicuna_v1: LLaVA-1.5's."""
+"""plain: LLaVA's stage 1, picture, then caption. qwen_1_5: ChatML, of Qwen 1.5 to 3. vicuna_v1: LLaVA 1.5's."""
 
 SYSTEM = "You are a helpful assistant."
 _VICUNA_SYSTEM = (
@@ -72,7 +72,8 @@ _TEXT = (
     "{%- macro text(content) -%}"
     "{%- if content is string -%}{{ content }}{%- else -%}"
     "{%- for part in content -%}"
-    "{%- if part['type'] == 'image' -%}{{ '<image>\\n' }}{%- elif part['type'] == 'text' -%}{{ part['text'] }}{%- endif -%}"
+    "{%- if part['type'] == 'image' -%}{{ '<image>\\n' }}"
+    "{%- elif part['type'] == 'text' -%}{{ part['text'] }}{%- endif -%}"
     "{%- endfor -%}{%- endif -%}{%- endmacro -%}"
 )
 
@@ -85,7 +86,7 @@ TEMPLATES: dict[Prompt, str] = {
     "{{ '<|im_start|>' + message['role'] + '\\n' + text(message['content']) + '<|im_end|>\\n' }}"
     "{%- endfor -%}"
     "{%- if add_generation_prompt -%}{{ '<|im_start|>assistant\\n' }}{%- endif -%}",
-    "vicuna_v1": _TEXT + "{%- if messages[0]['role'] != 'system' -%}{{ \"" + _VICUNA_SYSTEM + "\" }}{%- endif -%}"
+    "vicuna_v1": _TEXT + "{%- if messages[0]['role'] != 'system' -%}{{ \"" + _VICUNA_SYSTEM + '" }}{%- endif -%}'
     "{%- for message in messages -%}"
     "{%- if message['role'] == 'system' -%}{{ text(message['content']) }}"
     "{%- elif message['role'] == 'user' -%}{{ ' USER: ' + text(message['content']) + ' ASSISTANT:' }}"

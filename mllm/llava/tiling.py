@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 Tiling = Literal["one", "2x2+1", "anyres5", "anyres9"]
-"""one: the whole picture only (stage 1; LLaVA). 2x2+1: always 5 tiles (section 4.1, figure 1). anyres5: 3 to 5 tiles,
-LLaVA-NeXT's own five grids. anyres9: LLaVA-OneVision's grids up to 6 x 6, at most nine tiles' tokens besides the whole."""
+"""one: the whole picture only (stage 1; LLaVA 1.5). 2x2+1: always 5 tiles (caption of Table 1). anyres5: 3 to 5 tiles,
+LLaVA-NeXT's own five grids. anyres9: LLaVA-OneVision's grids up to 6 x 6, at most nine tiles' tokens and the whole."""
 
 GRIDS: dict[Tiling, tuple[tuple[int, int], ...]] = {
     "one": (),
@@ -23,7 +23,7 @@ GRIDS: dict[Tiling, tuple[tuple[int, int], ...]] = {
 """Tiling -> grids as (rows, columns), in the order in which ties are decided."""
 
 ONEVISION_MOST = 9
-"""Tiles' worth of tokens above which LLaVA-OneVision shrinks the map ("anyres_max_9"), once it is 1.1 ** 2 times more."""
+"""Tiles' worth of tokens to which LLaVA-OneVision shrinks a map ("anyres_max_9") that has over 1.1 ** 2 times more."""
 
 
 @dataclass(frozen=True, kw_only=True)

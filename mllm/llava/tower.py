@@ -37,8 +37,8 @@ _PLAIN = (*_POSITIONS, "mlcd_vision_model", "dinov2")
 
 @dataclass(frozen=True, kw_only=True)
 class VisionTower:
-    """`module`: of transformers; its config states `image_size`, `patch_size` and `hidden_size`. `layer`: the index into
-    its hidden states, `asked` the encoder's own. `strategy`: "default" drops one class token, "full" none."""
+    """`module`: of transformers; its config states `image_size`, `patch_size` and `hidden_size`. `layer`: the index
+    into its hidden states, `asked` the encoder's own. `strategy`: "default" drops one class token, "full" none."""
 
     module: "PreTrainedModel"
     spec: EncoderSpec

@@ -1,5 +1,5 @@
-"""Any encoder as a model of transformers, `model_type` "rice_encoder": for towers that transformers has no class for, or
-has one that gives other features than those asked for.
+"""Any encoder as a model of transformers, `model_type` "rice_encoder": for towers that transformers has no class for,
+or one that gives other features than those asked for.
 
 A folder saved with it loads by `AutoModel.from_pretrained` after `import rice` (and after the import of the module that
 registers an own encoder, unless an entry point does). Everything that the network holds is in the weights' file, its
@@ -19,6 +19,7 @@ from transformers.modeling_outputs import BaseModelOutput
 from rice.encoders import hf
 from rice.encoders.base import Encoder
 from rice.encoders.hf_extract import extract
+from rice.encoders.hf_families import FAMILIES
 from rice.encoders.load import load_encoder
 from rice.encoders.spec import EncoderSpec, Preprocessing
 from rice.encoders.weights import RANDOM
@@ -28,8 +29,8 @@ MODEL_TYPE = "rice_encoder"
 
 
 class RiceEncoderConfig(PreTrainedConfig):  # type: ignore[misc] # transformers has no types
-    """`encoder`: the name that `rice.load_encoder` takes, without size and layer. `architecture`: the configuration of a
-    tower of transformers, which then needs no name. `spec`: the encoder's facts. `layer`: the hidden state that is
+    """`encoder`: the name that `rice.load_encoder` takes, without size and layer. `architecture`: the configuration of
+    a tower of transformers, which then needs no name. `spec`: the encoder's facts. `layer`: the hidden state that is
     given. `hidden_size`, `patch_size`, `image_size`: width, and pixels of a patch and of the square input."""
 
     model_type = MODEL_TYPE
@@ -57,11 +58,11 @@ class RiceEncoderConfig(PreTrainedConfig):  # type: ignore[misc] # transformers 
     def of(cls, encoder: Encoder, layer: int) -> "RiceEncoderConfig":
         """Of an encoder, whose spec's native size is the input's."""
         spec = encoder.spec
-        config = getattr(encoder.module, "config", None)
-        own = config is not None and getattr(config, "model_type", "") in hf.FAMILIES
+        config: Any = getattr(encoder.module, "config", None)
+        own = getattr(config, "model_type", "") in FAMILIES
         return cls(
             encoder="" if own else spec.name,
-            architecture=config.to_dict() if own and config is not None else None,
+            architecture=config.to_dict() if own else None,
             spec=dataclasses.asdict(spec),
             layer=layer,
             hidden_size=spec.width,

@@ -1,0 +1,93 @@
+"""Where a training's rows lie: ROOT/pretrain and ROOT/instruct, prepared folders or the files that they come from.
+
+    ROOT/pretrain/ or pretrain.json, .jsonl, .parquet    stage 1's captions (LLaVA: 558K)
+    ROOT/instruct/ or instruct.json, ...                 stage 2's conversations (LLaVA-NeXT: 740K to 790K)
+    ROOT/images/                                         pictures of such files; ROOT itself where there is none
+    ROOT/benchmarks/TASK/*.parquet, ROOT/tasks/*.yaml    questions on this machine, and tasks that lmms-eval has not
+
+Imports no torch.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from mllm.llava.pictures import PictureConfig
+from mllm.llava.prepare import prepare_rows
+from mllm.llava.rows import PREPARED, Rows
+from probes.protocol import NotThisLayoutError
+from rice.errors import RiceError
+from rice.files import sha256_json, sha256_unchanged
+from rice.progress import Progress
+
+PRETRAIN, INSTRUCT, IMAGES, BENCHMARKS, TASKS = "pretrain", "instruct", "images", "benchmarks", "tasks"
+_SUFFIXES = (".json", ".jsonl", ".parquet")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Material:
+    """A data root. `pretrain`: None where stage 1 has no rows."""
+
+    root: Path
+    pretrain: Path | None
+    instruct: Path
+
+    @classmethod
+    def at(cls, root: Path) -> "Material":
+        """Errors: NotThisLayoutError where there is nothing to train stage 2 on; RiceError for two sources of one."""
+        instruct = _source(root, INSTRUCT)
+        if instruct is None:
+            raise NotThisLayoutError(
+                f"expected {INSTRUCT} (a folder of rice llava prepare) or {INSTRUCT}.json in {root}, found neither"
+            )
+        return cls(root=root, pretrain=_source(root, PRETRAIN), instruct=instruct)
+
+    def rows(self, source: Path, prepared: Path, progress: Progress) -> Rows:
+        """Of one of the two; files are prepared into the folder `prepared` first. Errors: RiceError, as `prepare`."""
+        if (source / PREPARED).is_file():
+            return Rows(source)
+        images = self.root / IMAGES
+        folder = prepared / source.stem
+        prepare_rows(
+            [source], images if images.is_dir() else self.root, folder, config=PictureConfig(), progress=progress
+        )
+        return Rows(folder)
+
+    def fingerprint(self) -> str:
+        """SHA-256 of both stages' rows and of the questions that lie here."""
+        sources = [source for source in (self.pretrain, self.instruct) if source is not None]
+        questions = [path for folder in (BENCHMARKS, TASKS) for path in sorted((self.root / folder).rglob("*"))]
+        return sha256_json(
+            {
+                "rows": [_digest(source) for source in sources],
+                "questions": {
+                    str(path.relative_to(self.root)): sha256_unchanged(path)
+                    for path in questions
+                    if path.is_file() and "__pycache__" not in path.parts
+                },
+            }
+        )
+
+    @property
+    def benchmarks(self) -> Path | None:
+        """Questions on this machine."""
+        return self._folder(BENCHMARKS)
+
+    @property
+    def tasks(self) -> Path | None:
+        """Definitions of further tasks."""
+        return self._folder(TASKS)
+
+    def _folder(self, name: str) -> Path | None:
+        return self.root / name if (self.root / name).is_dir() else None
+
+
+def _source(root: Path, name: str) -> Path | None:
+    places = [root / name] if (root / name / PREPARED).is_file() else []
+    places += [path for suffix in _SUFFIXES if (path := root / f"{name}{suffix}").is_file()]
+    if len(places) > 1:
+        raise RiceError(f"expected one of {', '.join(p.name for p in places)} in {root}, found both; remove one")
+    return places[0] if places else None
+
+
+def _digest(source: Path) -> str:
+    return Rows(source).fingerprint() if source.is_dir() else sha256_unchanged(source)

@@ -1,0 +1,102 @@
+"""The multimodal probe (paper, section 4.1, Table 1): a LLaVA-NeXT is trained around the encoder, and questioned."""
+
+from collections.abc import Iterable
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mllm.llava.config import LlavaConfig
+from mllm.llava.material import Material
+from probes.protocol import Metric, Probe, Resampling
+from rice.progress import Progress
+
+if TYPE_CHECKING:
+    from mllm.llava.train import Training
+    from probes.heads import Tower
+    from rice.encoders.base import Encoder
+
+_ROWS, _TRAINING, _EVALUATION = "prepared", "training", "evaluation"
+
+
+class LlavaProbe(Probe):
+    """Projector on captions, then tower, projector and language model on conversations, then lmms-eval's tasks.
+
+    The data root has the rows of both stages and, where lmms-eval shall not ask the hub, the questions: see
+    `mllm.llava.material`. `items.parquet`: each question's score. `kept/`: nothing; the model is as large as its
+    language model (`rice llava train` keeps it).
+    """
+
+    name, version, Config = "llava", 1, LlavaConfig
+    config: LlavaConfig
+
+    @cached_property
+    def material(self) -> Material:
+        """The data root's parts. Errors: NotThisLayoutError; RiceError."""
+        return Material.at(self.data)
+
+    def inspect(self) -> str:
+        """One line on what would train and ask. Errors: RiceError also for tasks that cannot be asked."""
+        from mllm.llava.benchmarks import find_tasks
+
+        material, config = self.material, self.config
+        tasks = find_tasks(config.tasks, data=material.benchmarks, include=[material.tasks] if material.tasks else [])
+        first = "no stage 1" if material.pretrain is None else f"stage 1 on {material.pretrain.name}"
+        local = "" if material.benchmarks is None else ", questions on this machine"
+        return f"{first}, stage 2 on {material.instruct.name}; asks {len(tasks)} tasks{local}"
+
+    def fingerprint(self) -> str:
+        """SHA-256 of rows and questions."""
+        return self._fingerprint
+
+    @cached_property
+    def _fingerprint(self) -> str:
+        return self.material.fingerprint()
+
+    def run(self, encoder: "Encoder", *, seed: int, workdir: Path, progress: Progress) -> Iterable[Metric]:
+        """Train and ask; see `probes.protocol.Probe.run`."""
+        from mllm.llava.evaluate import metrics_of, run_tasks
+        from mllm.llava.items import write_items
+        from probes.heads import Tower
+
+        folder = workdir / f"seed{seed}"
+        training = self.training(Tower.of(encoder), seed=seed, folder=folder / _TRAINING, progress=progress)
+        model = training.finish(progress)
+        scored = run_tasks(
+            model,
+            self.config.tasks,
+            folder / _EVALUATION,
+            data=self.material.benchmarks,
+            include=[self.material.tasks] if self.material.tasks else [],
+            limit=self.config.limit,
+            batch_size=self.config.eval_batch,
+        )
+        tables = [one.items for one in scored if one.items is not None]
+        if tables:
+            write_items(workdir / "items.parquet", tables)
+        yield from metrics_of(scored)
+
+    def training(
+        self, tower: "Tower", *, seed: int, folder: Path, progress: Progress, recipe: str = "own"
+    ) -> "Training":
+        """One training that writes under `folder`."""
+        from mllm.llava.train import Training
+
+        material, prepared = self.material, folder / _ROWS
+        first = material.pretrain
+        return Training(
+            tower=tower,
+            pretrain=None if first is None else material.rows(first, prepared, progress),
+            instruct=material.rows(material.instruct, prepared, progress),
+            config=self.config,
+            seed=seed,
+            folder=folder,
+            recipe=recipe,
+            device=str(tower.encoder.device.type) if tower.encoder.device.type == "cpu" else "auto",
+        )
+
+    @staticmethod
+    def resampling(items: Path) -> Iterable[Resampling]:
+        """See `probes.protocol.Resamples`; each task's questions are drawn on their own."""
+        from mllm.llava.items import resampling
+
+        return resampling(items, named=True)

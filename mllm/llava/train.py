@@ -1,0 +1,243 @@
+"""LLaVA's two stages around one encoder (section 4.1): the projector learns captions, then everything learns to answer.
+
+FOLDER/stage1/projector.safetensors, metrics.jsonl     stage 1; checkpoints/ until it is done
+FOLDER/stage2/metrics.jsonl                            stage 2
+FOLDER/model/                                          the trained model, for transformers, with rice_llava.json
+FOLDER/adapter/                                        instead of it, where low-rank adapters were trained
+"""
+
+import copy
+import dataclasses
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from mllm.llava.check import preflight
+from mllm.llava.config import LlavaConfig, StageConfig
+from mllm.llava.data import Examples, Reading
+from mllm.llava.facts import LlavaFacts
+from mllm.llava.lora import add_adapters, merge, save_adapters
+from mllm.llava.model import (
+    LANGUAGE,
+    PARTS,
+    PROJECTOR,
+    TOWER,
+    LanguageModel,
+    Llava,
+    build,
+    projector_state,
+    set_learning,
+)
+from mllm.llava.prompts import Prompt
+from mllm.llava.rows import Rows
+from mllm.llava.settings import TrainSettings
+from mllm.llava.trainer import CHECKPOINTS, train
+from probes.heads import Tower, config_from
+from probes.protocol import identity
+from probes.provenance import versions
+from rice.errors import RiceError
+from rice.files import atomic_folder, atomic_path, sha256_file
+from rice.progress import Progress
+
+if TYPE_CHECKING:
+    from rice.encoders.base import Encoder
+
+STAGE1, STAGE2, MODEL, ADAPTER = "stage1", "stage2", "model", "adapter"
+_PROJECTOR = "projector.safetensors"
+_CONVERSATIONS = 4
+"""Of a micro-batch, where nothing else is asked for: 4 x 2,000 tokens keep a GPU busy."""
+
+
+@dataclass(kw_only=True)
+class Training:
+    """One training. `tower`: the encoder, which stays as it is: each stage trains a copy. `pretrain`: rows of stage 1,
+    None where it is left out; `recipe`: its name, for the record; `workers`: processes that read pictures."""
+
+    tower: Tower
+    pretrain: Rows | None
+    instruct: Rows
+    config: LlavaConfig
+    seed: int
+    folder: Path
+    recipe: str = "own"
+    device: str = "auto"
+    workers: int = 4
+    _examples: dict[str, int] = field(default_factory=dict)
+    _left_out: dict[str, int] = field(default_factory=dict)
+
+    def run(self, progress: Progress) -> Path:
+        """The folder of the trained model (of its adapters, with `lora`). Killed at any instant, it goes on.
+
+        Errors: RiceError for a tower or language model that does not fit, rows that no model of this length can learn
+        from, a checkpoint of another training.
+        """
+        out = self.folder / (ADAPTER if self.config.lora else MODEL)
+        if out.exists():
+            return out
+        projector = self._stage1(progress)
+        self._stage2(projector, out, progress)
+        for stage in (STAGE1, STAGE2):
+            shutil.rmtree(self.folder / stage / CHECKPOINTS, ignore_errors=True)
+        return out
+
+    def finish(self, progress: Progress) -> Path:
+        """As `run`; the folder of a model that transformers loads, with the adapters merged into it."""
+        out = self.run(progress)
+        if not self.config.lora:
+            return out
+        merged = self.folder / MODEL
+        if not merged.exists():
+            merge_into(out, merged, self._copy())
+        return merged
+
+    def _stage1(self, progress: Progress) -> Path | None:
+        """The projector alone, on whole pictures and plain captions. None where there is no such stage."""
+        config, path = self.config, self.folder / STAGE1 / _PROJECTOR
+        if self.pretrain is None or not config.stage1.epochs or config.blind:
+            return None
+        if not path.exists():
+            llava = build(self._copy(), self._language(), config, tiling="one", arch="llava", seed=self.seed)
+            self._learn(llava, self.pretrain, config.stage1, STAGE1, "plain", progress)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with atomic_path(path) as file:
+                save_file({n: v.float().cpu().contiguous() for n, v in projector_state(llava.model).items()}, file)
+        return path
+
+    def _stage2(self, projector: Path | None, out: Path, progress: Progress) -> None:
+        """Everything that has a learning rate, on tiled pictures and conversations."""
+        config = self.config
+        llava = build(self._copy(), self._language(), config, tiling=config.tiling, arch=config.arch, seed=self.seed)
+        if projector is not None:
+            self._fill(llava, projector)
+        adapted = self._learn(llava, self.instruct, config.stage2, STAGE2, config.prompt, progress)
+        with atomic_folder(out) as folder:
+            if config.lora:
+                save_adapters(adapted, folder)
+            else:
+                llava.save(folder)
+            self._facts(llava).write(folder)
+
+    def _learn(
+        self, llava: Llava, rows: Rows, stage: StageConfig, name: str, prompt: Prompt, progress: Progress
+    ) -> Any:
+        """The trained model: that of `llava`, wrapped by peft where adapters were trained."""
+        config = self.config
+        rates = rates_of(stage, projector_only=name == STAGE1, blind=config.blind)
+        adapted = config.lora > 0 and name == STAGE2
+        set_learning(llava.model, rates | ({LANGUAGE: 0.0} if adapted else {}))
+        if not config.blind:
+            preflight(llava, self.tower.encoder, rates | ({LANGUAGE: 0.0} if adapted else {}))
+        reading = Reading.of(llava, prompt, max_length=config.max_length, blind=config.blind, most=stage.rows)
+        examples = Examples(rows, reading, progress)
+        self._examples[name], self._left_out[name] = len(examples), examples.left_out
+        model: Any = add_adapters(llava.model, config, rates) if adapted else llava.model
+        train(
+            model,
+            examples,
+            examples.lengths,
+            settings=self._settings(stage, len(examples)),
+            groups={
+                prefix.rstrip("."): rates[part]
+                for part, prefixes in PARTS.items()
+                if rates[part] > 0
+                for prefix in prefixes
+            },
+            out=self.folder / name,
+            progress=progress,
+            images=examples.images,
+        )
+        return model.to("cpu").eval()
+
+    def _settings(self, stage: StageConfig, examples: int) -> TrainSettings:
+        batch = min(stage.batch, examples)
+        return TrainSettings(
+            batch=batch,
+            micro_batches=self.config.micro_batches or max(1, batch // _CONVERSATIONS),
+            epochs=stage.epochs,
+            warmup=stage.warmup,
+            weight_decay=stage.weight_decay,
+            clip=stage.clip or 0.0,
+            seed=self.seed,
+            amp=torch.cuda.is_available() and self.device != "cpu",
+            checkpointing=self.config.checkpointing,
+            save_every=self.config.save_every,
+            workers=self.workers,
+            device="cpu" if self.device == "cpu" else "auto",
+        )
+
+    def _copy(self) -> "Encoder":
+        return copy.deepcopy(self.tower.encoder).cpu()
+
+    def _language(self) -> LanguageModel:
+        dtype = torch.bfloat16 if self.config.dtype == "bf16" else torch.float32
+        return LanguageModel.load(self.config.lm, self.config.prompt, dtype=dtype)
+
+    def _fill(self, llava: Llava, projector: Path) -> None:
+        """Errors: RiceError where the file holds another model's."""
+        own, found = projector_state(llava.model), load_file(projector)
+        for name, value in own.items():
+            if name in found and found[name].shape == value.shape:
+                value.copy_(found[name])
+            elif not name.endswith("image_newline"):  # which stage 1 has none of
+                raise RiceError(f"{projector} does not hold {name} of this model's shape; delete it to train it anew")
+
+    def _facts(self, llava: Llava) -> LlavaFacts:
+        tower, config = self.tower, self.config
+        spec = tower.encoder.spec
+        lm = Path(config.lm)
+        files = sorted(lm.glob("*.safetensors")) if lm.is_dir() else []
+        return LlavaFacts(
+            encoder=tower.reference,
+            weights=tower.weights,
+            fingerprint=tower.fingerprint,
+            trained=tower.encoder.trained,
+            spec=dataclasses.asdict(spec),
+            layer=llava.tower.asked,
+            patch=spec.patch,
+            size=llava.tiles.edge,
+            tiling=llava.tiles.tiling,
+            arch=llava.arch,
+            lm=lm.name if files else config.lm,
+            lm_digest=",".join(sha256_file(file)[:16] for file in files) or None,
+            recipe=self.recipe,
+            blind=config.blind,
+            lora=config.lora,
+            seed=self.seed,
+            examples=dict(self._examples),
+            left_out=dict(self._left_out),
+            config=identity(config),
+            data=self.fingerprint(),
+            versions=versions(),
+        )
+
+    def fingerprint(self) -> str:
+        """Of both stages' rows."""
+        return ",".join(rows.fingerprint()[:16] for rows in (self.pretrain, self.instruct) if rows is not None)
+
+
+def merge_into(adapters: Path, out: Path, encoder: "Encoder") -> None:
+    """Write the plain model of a folder of adapters. `encoder`: what they were trained with, which is taken over.
+
+    Errors: RiceError where the encoder or the language model is another one.
+    """
+    facts = LlavaFacts.read(adapters)
+    config = config_from(LlavaConfig, facts.config)
+    language = LanguageModel.load(config.lm, config.prompt)
+    llava = build(encoder, language, config, tiling=config.tiling, arch=config.arch, seed=facts.seed)
+    merged = merge(llava, adapters)
+    with atomic_folder(out) as folder:
+        merged.save(folder)
+        dataclasses.replace(facts, lora=0).write(folder)
+
+
+def rates_of(stage: StageConfig, *, projector_only: bool, blind: bool = False) -> dict[str, float]:
+    """Part -> learning rate; 0: it stays as it is."""
+    projector = stage.projector_rate or stage.learning_rate
+    seen = 0.0 if blind else 1.0
+    if projector_only:
+        return {TOWER: 0.0, PROJECTOR: projector * seen, LANGUAGE: 0.0}
+    return {TOWER: stage.tower_rate * seen, PROJECTOR: projector * seen, LANGUAGE: stage.learning_rate}
