@@ -2,12 +2,16 @@
 
 import dataclasses
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from tiny_llava import example, lengths_of, llava, pad
 from torch import Tensor
 from transformers import PreTrainedModel, Trainer, TrainingArguments
@@ -292,3 +296,24 @@ def test_settings_out_of_range_are_refused() -> None:
         TrainSettings(batch=8, micro_batches=9)
     with pytest.raises(RiceError, match="3 samples"):
         run(llava(), [example(0)] * 3, Path("unused"), dataclasses.replace(SETTINGS, micro_batches=4))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recompute", [(), ("recompute",)])
+def test_two_ranks_train_as_one_also_where_bins_have_no_image(recompute: tuple[str, ...], tmp_path: Path) -> None:
+    script = str(Path(__file__).with_name("two_ranks.py"))
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
+    ranks = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    for command, out in (((sys.executable,), "one"), (ranks, "two")):
+        subprocess.run([*command, script, str(tmp_path / out), *recompute], env=environment, check=True, timeout=300)
+    one, two = (load_file(tmp_path / out / "weights.safetensors") for out in ("one", "two"))
+    assert apart(one, weights(llava())) > 1e-4
+    assert apart(one, two) < 1e-6
+
+
+def test_several_ranks_need_to_know_which_rows_have_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(TrainingArguments, "world_size", property(lambda _: 2))
+    with pytest.raises(RiceError, match="number of images"):
+        run(llava(), [example(i) for i in range(6)], tmp_path)
+    with pytest.raises(RiceError, match="divide by the 2 ranks, got 3"):
+        run(llava(), [example(i) for i in range(6)], tmp_path, dataclasses.replace(SETTINGS, micro_batches=3))
