@@ -21,7 +21,9 @@ class Scale:
 _FRACTION = Scale(unit="fraction", largest=1, printed=100)
 _THOUSANDS = Scale(unit="fraction", largest=1, printed=1000)
 _PERCENT = Scale(unit="%", largest=100, printed=1)
-_LIVEXIV = tuple(f"livexiv_vqa_v{version}" for version in range(1, 7))
+LIVEXIV = "livexiv_vqa"
+"""The mean of its versions, each weighing the same: no task of lmms-eval's, but what `rice llava eval` stores."""
+LIVEXIV_VERSIONS = tuple(f"{LIVEXIV}_v{version}" for version in range(1, 7))
 _MMBENCH = ("mmbench_en_dev_static", "mmbench_en_dev")
 _MMSTAR = (
     *("coarse perception", "fine-grained perception", "instance reasoning", "logical reasoning"),
@@ -37,7 +39,7 @@ SCALES: Mapping[str, Mapping[str, Scale]] = {
     "textvqa_val": {"exact_match": _FRACTION},
     "ocrbench": {"ocrbench_accuracy": _THOUSANDS},
     "ocrbench_v2": {f"ocrbench_v2_accuracy{part}": _FRACTION for part in ("", "_en", "_cn")},
-    **{task: {"livexiv_vqa": _FRACTION} for task in _LIVEXIV},
+    **{task: {"livexiv_vqa": _FRACTION} for task in (LIVEXIV, *LIVEXIV_VERSIONS)},
     "ai2d": {"exact_match": _FRACTION},
     **{task: {"gpt_eval_score": _PERCENT} for task in _MMBENCH},
     "mme": {
@@ -62,7 +64,7 @@ TABLE_1: Mapping[str, Mapping[str, str]] = {
     "TextVQA": {"textvqa_val": "exact_match"},
     "OCRBench": {"ocrbench": "ocrbench_accuracy"},
     "OCRBenchV2": {"ocrbench_v2": "ocrbench_v2_accuracy"},
-    "LiveXivVQA": dict.fromkeys(_LIVEXIV, "livexiv_vqa"),
+    "LiveXivVQA": dict.fromkeys((*LIVEXIV_VERSIONS, LIVEXIV), "livexiv_vqa"),
     "AI2D": {"ai2d": "exact_match,flexible-extract"},
     "MMB^EN": dict.fromkeys(_MMBENCH, "gpt_eval_score"),
     "MME^Cog": {"mme": "mme_cognition_score"},

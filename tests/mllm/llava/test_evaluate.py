@@ -1,0 +1,419 @@
+"""Scores of lmms-eval reach the store as they are in its file, with what they were measured on; errors store nothing."""
+
+import json
+import math
+import os
+import shutil
+import statistics
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny_model import picture, save_model, write_task
+
+from mllm.llava.benchmarks import SETS, find_tasks, read_definition
+from mllm.llava.evaluate import LOG, evaluate, metrics_of, run_tasks
+from mllm.llava.items import resampling, scores_of, write_items
+from mllm.llava.model_id import FACTS, ModelId
+from mllm.llava.scores import Scored, livexiv_mean, printed_scale
+from probes.import_formats.scales import LIVEXIV, LIVEXIV_VERSIONS, TABLE_1
+from probes.protocol import Metric
+from probes.results import documents, items_path, load
+from rice.errors import RiceError
+
+DOCVQA = Path(__file__).resolve().parents[4] / "shared" / "data" / "docvqa"
+
+
+@pytest.fixture(scope="module")
+def room(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model of ours that looks through CLIP's encoder, and a local task."""
+    room = tmp_path_factory.mktemp("room")
+    save_model(room / "mini" / "model")
+    (room / "mini" / "model" / FACTS).write_text(json.dumps(facts()))
+    write_task(room / "tasks")
+    return room
+
+
+def facts(**changes: Any) -> dict[str, Any]:
+    return {
+        "encoder": "clip-l14-336", "label": "CLIP", "weights": "default", "fingerprint": "f" * 64, "trained": True,
+        "layer": -2, "patch": 14, "size": 336, "tiling": "2x2+1", "lm": "Qwen/Qwen2.5-7B", "recipe": "paper", "seed": 3,
+        "blind": False, "config": {"learning_rate": 1e-5}, "versions": {},
+    } | changes  # fmt: skip
+
+
+GUARD = """
+import os, socket, sys
+def refuse(self, address, *rest):
+    if isinstance(address, tuple):
+        print(f"failed: network: {address}", file=sys.stderr, flush=True)
+        os._exit(9)
+    return plain(self, address, *rest)
+plain, socket.socket.connect = socket.socket.connect, refuse
+def look_up(host, *rest, **more):
+    if host not in (None, "localhost", "127.0.0.1", "::1"):
+        refuse(None, (host,))
+    return names(host, *rest, **more)
+names, socket.getaddrinfo = socket.getaddrinfo, look_up
+"""
+
+
+@pytest.fixture
+def no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever opens a connection dies of it, in this process's children too."""
+    (tmp_path / "guard").mkdir()
+    (tmp_path / "guard" / "sitecustomize.py").write_text(GUARD)
+    path = os.pathsep.join(filter(None, (str(tmp_path / "guard"), os.environ.get("PYTHONPATH"))))
+    monkeypatch.setenv("PYTHONPATH", path)
+    for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("no_network")
+def test_scores_of_lmms_eval_s_file_are_those_of_the_store_and_a_task_that_is_done_is_not_run_again(
+    room: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    (scored,) = evaluate(room / "mini/model", "squares", out, include=[room / "tasks"], batch_size=3)
+    (file,) = (out / "lmms" / "squares").rglob("results.json")
+    said = json.loads(file.read_text())
+    (stored,) = documents(out)
+    (metric,) = stored["metrics"]
+    samples = [json.loads(line) for line in (file.parent / "samples.jsonl").read_text().splitlines()]
+    lengths = [sample["length"] for sample in samples]
+    assert metric["value"] == said["results"]["squares"]["length,none"] == pytest.approx(statistics.fmean(lengths))
+    assert metric["stderr"] == said["results"]["squares"]["length_stderr,none"]
+    assert metric["stderr"] == pytest.approx(statistics.stdev(lengths) / math.sqrt(7))
+    assert lengths == [min(len(sample["filtered_resps"]), 9) / 9 for sample in samples]
+    assert (metric["n"], metric["split"], stored["dataset"], stored["identity"]["probe"]) == (
+        7,
+        "test",
+        "squares",
+        "lmms-eval",
+    )
+    assert stored["identity"]["config"]["task_version"] == 1.5
+    assert stored["identity"]["config"]["task_hash"] == said["task_hashes"]["squares"]
+    assert "greedy; at most 4 new tokens" in metric["protocol"]
+    assert (stored["encoder"], stored["reference"], stored["seed"]) == ("CLIP", "clip-l14-336", 3)
+    assert (stored["identity"]["size"], stored["identity"]["layer"], stored["tokens"]) == (336, -2, 577)
+    assert stored["encoder_spec"]["width"] == 1024
+    assert stored["resolved_config"]["model"]["full_id"] == ModelId.of(str(room / "mini/model")).full
+    assert str(room) not in json.dumps(stored)
+    (group,) = resampling(items_path(out, stored["key"]), named=False)
+    import numpy as np
+
+    assert group.scores(np.ones((1, 7)))["length"] == pytest.approx(metric["value"])
+    assert scored.result.metrics[0].value == metric["value"]
+
+    monkeypatch.setattr("mllm.llava.evaluate.sys.executable", "/nowhere")
+    (again,) = evaluate(room / "mini/model", "squares", out, include=[room / "tasks"], batch_size=7)
+    assert again.result.metrics == scored.result.metrics
+    assert len(list(documents(out))) == 1
+
+
+@pytest.mark.slow
+def test_a_model_that_raises_fails_with_one_line_and_stores_nothing_of_its_task(room: Path, tmp_path: Path) -> None:
+    tasks = tmp_path / "tasks"
+    write_task(tasks)
+    write_task(tasks, name="broken")
+    (tasks / "broken_parts.py").write_text(
+        "def visual(doc):\n    raise OSError('a picture\\nis damaged')\n\n\nscore = visual\n"
+    )
+    out = tmp_path / "out"
+    with pytest.raises(RiceError) as caught:
+        evaluate(room / "mini/model", "squares,broken", out, include=[tasks], batch_size=4)
+    assert str(caught.value).startswith("broken failed, nothing of it is stored: OSError: a picture is damaged (")
+    assert "\n" not in str(caught.value)
+    assert set(load(out)["dataset"]) == {"squares"}
+    assert not list((out / "lmms" / "broken").rglob("results.json"))
+    assert "Traceback" in (out / LOG).read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("no_network")
+def test_local_files_take_the_place_of_the_hub_s_and_lmms_eval_s_own_scorer_judges(room: Path, tmp_path: Path) -> None:
+    """docvqa_val with truths that are near, half near and far from what the model answers; ANLS from its definition."""
+    from datasets import Dataset, Features, Sequence, Value
+    from datasets import Image as Picture
+
+    from mllm.generation import Conversation, Decoding, Speaker
+
+    speaker, said = Speaker(str(room / "mini/model"), device="cpu"), []
+    for i in range(4):
+        text = f"count {i}\nAnswer the question using a single word or phrase."
+        content = [{"type": "image"}, {"type": "text", "text": text}]
+        one = Conversation(messages=({"role": "user", "content": content},), images=(picture(i),))
+        said.append(speaker.answer([one], Decoding(max_new_tokens=32))[0].text.strip())
+    truths = [[said[0], "x"], [said[1][:-2] + "##", "x"], ["x", said[2][: len(said[2]) // 3]], ["nothing of the kind"]]
+    rows = [
+        {"questionId": str(i), "question": f"count {i}", "answers": truths[i], "image": picture(i)} for i in range(4)
+    ]
+    features = {"questionId": Value("string"), "question": Value("string"), "answers": Sequence(Value("string"))}
+    root = tmp_path / "data"
+    (root / "docvqa_val").mkdir(parents=True)
+    table = Dataset.from_list(rows, features=Features(features | {"image": Picture()}))
+    table.to_parquet(root / "docvqa_val" / "validation-00000-of-00001.parquet")
+    table.select([0]).to_parquet(root / "docvqa_val" / "test-00000-of-00001.parquet")
+    out = tmp_path / "out"
+    (scored,) = evaluate(room / "mini/model", "docvqa_val", out, data=root, batch_size=4)
+    (metric,) = scored.result.metrics
+    (file,) = (out / "lmms").rglob("samples.jsonl")
+    answers = [json.loads(line)["filtered_resps"] for line in file.read_text().splitlines()]
+    scores = [anls(answer, true) for answer, true in zip(answers, truths, strict=True)]
+    assert metric.value == pytest.approx(statistics.fmean(scores))
+    assert scores[0] == 1
+    assert 0.5 < scores[1] < 1
+    assert scores[2:] == [0, 0]
+    assert (metric.name, metric.n, metric.unit, metric.split) == ("anls", 4, "fraction", "validation")
+    assert "task docvqa_val of version" in metric.protocol
+    assert "a fraction, printed times 100; greedy; at most 32 new tokens" in metric.protocol
+
+
+def anls(answer: str, truths: list[str]) -> float:
+    """Average normalised Levenshtein similarity of one answer (Biten et al., 2019), by the textbook's recursion."""
+
+    def distance(a: str, b: str) -> int:
+        row = list(range(len(b) + 1))
+        for i, x in enumerate(a, 1):
+            before, row[0] = row[0], i
+            for j, y in enumerate(b, 1):
+                before, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, before + (x != y))
+        return row[-1]
+
+    best = 0.0
+    for truth in truths:
+        a, b = (" ".join(text.lower().split()) for text in (answer, truth))
+        apart = distance(a, b) / max(len(a), len(b), 1)
+        best = max(best, 1 - apart if apart < 0.5 else 0.0)
+    return best
+
+
+@pytest.mark.slow
+@pytest.mark.data
+def test_real_docvqa_questions_are_scored(room: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    root = docvqa_parquet(tmp_path / "data")
+    (scored,) = evaluate(room / "mini/model", "docvqa_val", out, data=root, batch_size=2, limit=4)
+    (metric,) = scored.result.metrics
+    assert metric.name == "anls"
+    assert metric.n == 4
+    assert 0 <= metric.value <= 1
+
+
+def docvqa_parquet(root: Path) -> Path:
+    """The samples beside the checkout with the columns of lmms-lab's DocVQA."""
+    from datasets import Dataset, Features, Sequence, Value
+    from datasets import Image as Picture
+
+    questions = json.loads((DOCVQA / "val_v1.0.json").read_text())["data"]
+    rows = [
+        {
+            "questionId": str(one["questionId"]),
+            "question": one["question"],
+            "answers": one["answers"],
+            "image": str(DOCVQA / one["image"]),
+        }
+        for one in questions
+    ]
+    text = {name: Value("string") for name in ("questionId", "question")}
+    features = Features(text | {"answers": Sequence(Value("string")), "image": Picture()})
+    (root / "docvqa_val").mkdir(parents=True)
+    Dataset.from_list(rows, features=features).to_parquet(root / "docvqa_val" / "validation.parquet")
+    return root
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_scores_and_the_task_hash_of_one(room: Path, tmp_path: Path) -> None:
+    one, two = (
+        run_tasks(
+            room / "mini/model", "squares", tmp_path / str(n), include=[room / "tasks"], processes=n, device="cpu"
+        )[0]
+        for n in (1, 2)
+    )
+    assert two.result.metrics[0].value == pytest.approx(one.result.metrics[0].value)
+    assert two.result.identity == one.result.identity
+    assert one.items is not None
+    assert two.items is not None
+    assert two.items.equals(one.items)
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ("docvqa_vall", "Did you mean docvqa_val"),
+        ("table2", "Did you mean table1"),
+        ("", "table1, table5d"),
+        ("squares", "got 'squares'"),
+        ("hellaswag", "rice_llava only answers"),
+    ],
+)
+def test_a_wrong_task_is_named_before_anything_is_loaded(room: Path, tmp_path: Path, asked: str, said: str) -> None:
+    with pytest.raises(RiceError, match=said):
+        evaluate("no/such-model", asked, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_sets_are_the_paper_s_columns_with_the_free_task_for_mmbench() -> None:
+    found = find_tasks("table1")
+    assert [task.name for task in found] == list(SETS["table1"])
+    for tasks in TABLE_1.values():
+        assert tasks.keys() & set(SETS["table1"])
+    assert "mmbench_en_dev_static" in SETS["table1"]
+    assert "mmbench_en_dev" not in SETS["table1"]
+    assert {task.name for task in find_tasks("table5d")} == {"docvqa_val", "chartqa", "infovqa_val", "ocrbench"}
+    assert [task.name for task in find_tasks("livexiv_vqa")] == list(LIVEXIV_VERSIONS)
+
+
+def test_definitions_are_put_together_as_lmms_eval_puts_them_together() -> None:
+    from lmms_eval.utils import load_yaml_config
+
+    for task in find_tasks("table1"):
+        theirs = load_yaml_config(yaml_path=str(task.definition), mode="simple")
+        ours = read_definition(task.definition)
+        assert ours.keys() == theirs.keys()
+        for key, value in ours.items():
+            if "!function" not in str(value):
+                assert value == theirs[key]
+
+
+def test_data_is_asked_for_where_it_lies_and_changes_the_identity(room: Path, tmp_path: Path) -> None:
+    with pytest.raises(RiceError, match=r"docvqa_val.*parquet.*found none"):
+        find_tasks("docvqa_val", data=tmp_path)
+    folder = tmp_path / "docvqa_val"
+    folder.mkdir()
+    (folder / "rows.jsonl").write_text("{}\n")
+    (first,) = find_tasks("docvqa_val", data=tmp_path)
+    before = first.identity()
+    assert first.replaces["dataset_path"] == "json"
+    path = first.write(tmp_path / "yaml")
+    assert path is not None
+    merged = read_definition(path)
+    assert merged["dataset_kwargs"] == {"data_files": {"validation": [str(folder / "rows.jsonl")]}}
+    assert merged["metric_list"] == read_definition(first.definition)["metric_list"]
+    (folder / "rows.jsonl").write_text("{} \n")
+    assert find_tasks("docvqa_val", data=tmp_path)[0].identity() != before
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "x.yaml").write_text("task: mme\n")
+    with pytest.raises(RiceError, match="name of lmms-eval's own"):
+        find_tasks("mme", include=[tmp_path / "mine"])
+
+
+def test_a_model_is_known_by_its_content_and_never_by_its_place(room: Path, tmp_path: Path) -> None:
+    """lmms-eval's own folders keep the last two parts of a path."""
+    first = ModelId.of(str(room / "mini/model"))
+    shutil.copytree(room / "mini/model", tmp_path / "mini/model")
+    assert ModelId.of(str(tmp_path / "mini/model")) == type(first)(**vars(first) | {"folder": tmp_path / "mini/model"})
+    save_model(tmp_path / "mini/model", seed=1)
+    other = ModelId.of(str(tmp_path / "mini/model"))
+    assert (other.name, other.digest == first.digest, other.fingerprint() == first.fingerprint()) == (
+        first.name,
+        False,
+        False,
+    )
+    with pytest.raises(RiceError, match="no such_model"):
+        ModelId.of("such_model")
+
+
+def test_a_blind_model_and_an_own_encoder_are_called_so(room: Path) -> None:
+    def whose(**changes: Any) -> Any:
+        return ModelId(folder=room, name="a/b", digest="0" * 64, facts=facts(**changes)).whose(None)
+
+    assert whose(blind=True).label == "CLIP, blind"
+    assert whose(label=None).label == "clip-l14-336"
+    own = whose(encoder="my.towers:tower", label=None)
+    assert (own.reference, own.spec["source"], own.spec["width"], own.spec["patch"]) == (
+        "my.towers:tower",
+        "own",
+        None,
+        14,
+    )
+    stranger = ModelId(folder=room, name="a/b", digest="0" * 64, facts=None)
+    assert (stranger.whose(None).label, stranger.whose("mine").label) == ("a/b", "mine")
+    assert stranger.training()["training"] is None
+
+
+def test_items_are_kept_only_where_their_mean_is_the_score(tmp_path: Path) -> None:
+    import numpy as np
+
+    samples = [
+        {"doc_id": i, "acc": float(i % 2), "pairs": {"question_id": i, "score": 1.0}, "part": 1.0 if i < 2 else None}
+        for i in range(4)
+    ]
+    table = scores_of("t", samples, {"acc": 0.5, "pairs": 100.0, "part": 1.0, "absent": 0.0})
+    assert table is not None
+    assert list(table.columns) == ["id", "task", "acc", "part"]
+    assert scores_of("t", samples, {"pairs": 100.0}) is None
+    assert scores_of("t", [*samples, samples[0]], {"acc": 0.5}) is None
+    write_items(tmp_path / "items.parquet", [table, scores_of("u", samples, {"acc": 0.5})])  # type: ignore[list-item]
+    groups = resampling(tmp_path / "items.parquet", named=True)
+    assert [sorted(group.scores(np.ones((1, 4)))) for group in groups] == [["t acc", "t part"], ["u acc"]]
+    weights_RN = np.array([[2.0, 1, 0, 1], [0, 0, 3, 1]])
+    found = groups[0].scores(weights_RN)
+    assert found["t acc"].tolist() == [0.5, 0.25]
+    assert found["t part"][0] == 1.0
+    assert math.isnan(found["t part"][1])
+
+
+def test_livexiv_is_the_mean_of_its_six_versions(room: Path, tmp_path: Path) -> None:
+    import numpy as np
+
+    scored = [livexiv(version, count=version + 1) for version in range(1, 7)]
+    assert livexiv_mean(scored[:5]) is None
+    mean = livexiv_mean([scored[3], *scored[:3], *scored[4:]])
+    assert mean is not None
+    (metric,) = mean.result.metrics
+    values = [one.result.metrics[0].value for one in scored]
+    assert (metric.value, metric.n) == (pytest.approx(statistics.fmean(values)), sum(range(2, 8)))
+    assert metric.stderr == pytest.approx(math.sqrt(sum((0.01 * v) ** 2 for v in range(1, 7))) / 6)
+    assert mean.result.dataset == LIVEXIV
+    assert "mean of livexiv_vqa_v1 to livexiv_vqa_v6" in metric.protocol
+    assert "printed times 100" in metric.protocol
+    write_items(tmp_path / "items.parquet", [mean.items])  # type: ignore[list-item]
+    (group,) = resampling(tmp_path / "items.parquet", named=False)
+    assert group.scores(np.ones((1, 27)))[LIVEXIV] == pytest.approx(metric.value)
+    *_, whole = resampling(tmp_path / "items.parquet", named=True)
+    assert whole.scores(np.ones((1, 27)))[f"{LIVEXIV} {LIVEXIV}"] == pytest.approx(metric.value)
+    assert [metric.name for metric in metrics_of([mean])] == [f"{LIVEXIV} {LIVEXIV}"]
+
+
+def livexiv(version: int, count: int) -> Scored:
+    """As `read_scores` gives it: `count` questions of which the first is right."""
+    from mllm.llava.scores import SOURCE
+    from probes.import_formats.foreign import Whose, make_result
+
+    name = f"{LIVEXIV}_v{version}"
+    metric = Metric(
+        name=LIVEXIV, value=1 / count, n=count, unit="fraction", higher_is_better=True, split="test",
+        stderr=0.01 * version, protocol=f"lmms-eval, task {name} of version Yaml; a fraction, printed times 100",
+    )  # fmt: skip
+    result = make_result(
+        whose=Whose.unknown("x"), model=["x"], weights="x", probe="lmms-eval", dataset=name, data=str(version),
+        config={"source": SOURCE, "task_hash": str(version), "samples": count, "samples_there": count}, settings={},
+        metrics=[metric], versions={}, seconds=1.0, seed=0,
+    )  # fmt: skip
+    samples = [{"doc_id": i, LIVEXIV: {"score": float(i == 0)}} for i in range(count)]
+    return Scored(result=result, items=scores_of(name, samples, {LIVEXIV: 1 / count}))
+
+
+@pytest.mark.parametrize(
+    ("task", "metric", "said"),
+    [
+        ("ocrbench", "ocrbench_accuracy", "a fraction, printed out of 1000"),
+        ("docvqa_val", "anls", "a fraction, printed times 100"),
+        ("mmbench_en_dev_static", "gpt_eval_score", "percent, printed as it is"),
+        ("mme", "mme_perception_score", "points out of 2000, printed as it is"),
+        ("ai2d", "exact_match,flexible-extract", "a fraction, printed times 100"),
+        ("squares", "length", "of no known scale"),
+    ],
+)
+def test_the_printed_scale_is_said(task: str, metric: str, said: str) -> None:
+    assert printed_scale(task, metric, "as reported") == said
+
+
+def test_samples_of_several_processes_come_back_in_the_questions_order(tmp_path: Path) -> None:
+    from mllm.llava.items import read_samples
+
+    lines = [json.dumps({"doc_id": number}) for number in (0, 2, 4, 1, 3)]
+    (tmp_path / "samples.jsonl").write_text("\n".join(lines) + "\n")
+    assert [sample["doc_id"] for sample in read_samples(tmp_path / "samples.jsonl")] == [0, 1, 2, 3, 4]
