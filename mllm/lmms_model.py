@@ -13,6 +13,7 @@ from lmms_eval.models.model_utils.gen_metrics import log_metrics
 from loguru import logger
 
 from mllm.generation import Answer, Conversation, Decoding, Speaker
+from rice.device import pick_device
 from rice.errors import RiceError
 from rice.progress import bars_if
 
@@ -41,9 +42,10 @@ class RiceLlava(lmms):  # type: ignore[misc]  # lmms-eval has no types
         super().__init__()
         if not str(batch_size).isdigit() or int(batch_size) < 1:
             raise RiceError(f"expected a batch size of at least 1, got {batch_size!r}; rice_llava has no automatic one")
-        self.accelerator = Accelerator()
+        on_cpu = pick_device(device).type == "cpu"
+        self.accelerator = Accelerator(cpu=on_cpu)  # without a GPU it would not see the other processes
         self._rank, self._world_size = self.accelerator.process_index, self.accelerator.num_processes
-        if self._world_size > 1 and torch.cuda.is_available() and device == "auto":
+        if self._world_size > 1 and not on_cpu:
             device = f"cuda:{self.accelerator.local_process_index}"
         self.speaker = Speaker(str(pretrained), device=device, dtype=dtype)
         self.batch_size, self.system_prompt = int(batch_size), system_prompt
