@@ -13,6 +13,7 @@ from lmms_eval.models.model_utils.gen_metrics import log_metrics
 from loguru import logger
 
 from mllm.generation import Answer, Conversation, Decoding, Speaker
+from mllm.llava.model_id import is_blind
 from rice.device import pick_device
 from rice.errors import RiceError
 from rice.progress import bars_if
@@ -25,7 +26,8 @@ class RiceLlava(lmms):  # type: ignore[misc]  # lmms-eval has no types
     """Answers with `mllm.generation.Speaker`, whatever image-text-to-text model it holds.
 
     pretrained: a folder or a hub id. batch_size: questions at a time, of one process. dtype: auto, float32, bfloat16,
-    float16. system_prompt: text that comes first; none by default. Under torchrun each process has its own GPU.
+    float16. system_prompt: text that comes first; none by default. Under torchrun each process has its own GPU. A model
+    that rice llava train made blind gets no pictures.
     """
 
     is_simple = False
@@ -49,6 +51,9 @@ class RiceLlava(lmms):  # type: ignore[misc]  # lmms-eval has no types
             device = f"cuda:{self.accelerator.local_process_index}"
         self.speaker = Speaker(str(pretrained), device=device, dtype=dtype)
         self.batch_size, self.system_prompt = int(batch_size), system_prompt
+        self.blind = is_blind(str(pretrained))
+        if self.blind:
+            logger.info("rice_llava: this model was trained blind, and is asked without pictures")
         self._told: set[str] = set()
 
     @property
@@ -106,6 +111,8 @@ class RiceLlava(lmms):  # type: ignore[misc]  # lmms-eval has no types
         for message in doc_to_messages(self.task_dict[task][split][document]):
             content = message["content"]
             parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
+            if self.blind:
+                parts = [part for part in parts if part["type"] != "image"]
             messages.append({"role": message["role"], "content": [_part(part, images, task) for part in parts]})
         if self.system_prompt:
             messages = [one for one in messages if one["role"] != "system"]

@@ -22,9 +22,13 @@ PROBES: dict[str, str] = {
     "dense": "probes.dense.probe:DenseProbe",
     "detection": "probes.detection.probe:DetectionProbe",
     "knn": "probes.knn.probe:KnnProbe",
+    "llava": "mllm.llava.probe:LlavaProbe",
     "text": "probes.text.probe:TextProbe",
     "tracking": "tracking.probe:TrackingProbe",
 }
+
+ITEMS: Mapping[str, str] = {"lmms-eval": "mllm.llava.items:TaskItems"}
+"""Names of results that no sweep computes, and what knows their items: see `Resamples`."""
 
 ENTRY_POINTS = "rice.probes"
 

@@ -22,6 +22,15 @@ _FACTS = ("id", "task")
 _SAME = 1e-9
 
 
+class TaskItems:
+    """What `rice llava eval` stores beside a result; see `probes.protocol.ITEMS`."""
+
+    @staticmethod
+    def resampling(items: Path) -> "Iterable[Resampling]":
+        """See `probes.protocol.Resamples`."""
+        return resampling(items, named=False)
+
+
 def read_samples(path: Path) -> list[dict[str, Any]]:
     """Of samples.jsonl, in the order of the task's questions, whatever order several processes left them in."""
     samples = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]

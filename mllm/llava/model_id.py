@@ -17,6 +17,8 @@ FACTS = "rice_llava.json"
 _WEIGHTS = (".safetensors", ".bin", ".pt")
 _PARTS = (".json", ".jinja", ".model", ".txt")
 _NOT_THE_MODEL = frozenset({FACTS, "training_args.bin", "trainer_state.json", "all_results.json", "run.json"})
+_NOT_THE_TRAINING = frozenset({"tasks", "limit", "blind"})
+"""What is asked, and with which eyes: a blind model is compared with one that sees, on the same questions."""
 _KNOWN = {"encoder": str, "fingerprint": str, "lm": str, "seed": int}
 
 
@@ -64,16 +66,17 @@ class ModelId:
             shown = f"{shown}, blind"
         size, layer = self.facts.get("size"), self.facts.get("layer")
         told = {"patch": self.facts.get("patch"), "layer": layer, "native_size": size}
-        spec = whose.spec | {key: value for key, value in told.items() if value is not None}
-        if spec["source"] == "imported":  # an encoder of the user's own: no zoo entry says more
-            spec |= {"source": "own"}
+        own = {"source": "own"} if whose.spec["source"] == "imported" else {}
+        known = self.facts.get("spec") or {}
+        spec = whose.spec | own | {key: value for key, value in (*known.items(), *told.items()) if value is not None}
         return dataclasses.replace(whose, label=shown, reference=encoder, spec=spec, size=size, layer=layer)
 
     def training(self) -> dict[str, Any]:
         """What of the training tells measurements of one encoder apart: part of a result's identity."""
         facts = self.facts or {}
         named = {"language_model": facts.get("lm"), "recipe": facts.get("recipe"), "tiling": facts.get("tiling")}
-        return named | {"training": facts.get("config")}
+        config = {key: value for key, value in (facts.get("config") or {}).items() if key not in _NOT_THE_TRAINING}
+        return named | {"training": config or None}
 
     def fingerprint(self) -> str:
         """Of what was measured: the encoder together with the model around it."""
@@ -90,6 +93,11 @@ class ModelId:
         except RiceError:  # an encoder that is not here any more: its results stay, what it costs is not known
             return None, None
         return price.tokens, price.gflops
+
+
+def is_blind(model: str) -> bool:
+    """Whether a model's folder says that it was trained without pictures."""
+    return bool((_facts(Path(model)) or {}).get("blind"))
 
 
 def _facts(folder: Path) -> dict[str, Any] | None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from probes.protocol import Resamples, Resampling, probe_class, probe_names
+from probes.protocol import ITEMS, Resamples, Resampling, probe_class, probe_names
 from probes.results import RESULTS, items_path
 from reports.compare.statistics import Estimate, Values, summary
 from reports.measurements import Cell, Run
@@ -138,7 +138,7 @@ def draws(count: int, resamples: int, seed: int) -> Iterator[Values]:
 @functools.cache
 def _probe(name: str) -> Resamples | None:
     """A probe that can be resampled. A file's own `module:Class` is not followed: results do not choose what runs."""
-    if name not in probe_names():
+    if name not in (*probe_names(), *ITEMS):
         return None
-    cls = probe_class(name)
+    cls = probe_class(ITEMS.get(name, name))
     return cls if isinstance(cls, Resamples) else None

@@ -152,9 +152,9 @@ def _place(cells: Cells, besides: Iterable["Beside"]) -> "dict[tuple[Row, Column
     placed: dict[tuple[Row, Column], list[Beside]] = {}
     for beside in besides:
         plan = layout(beside.table)
-        source = plan.sources[_name(beside, plan)]
+        sources = {(source.probe, source.metric) for source in plan.sources[_name(beside, plan)].places}
         for place in dict.fromkeys(place for key in beside.keys for place in by_key[key]):
-            if (place[1].probe, place[1].metric) == (source.probe, source.metric):
+            if (place[1].probe, place[1].metric) in sources:
                 placed.setdefault(place, []).append(beside)
     return placed
 

@@ -59,15 +59,29 @@ def _table(table: str, found: Sequence[Measurement]) -> Iterator[Beside]:
     labels = ablation_labels(table) if plan.transposed else _all_ablations()
     for name, source in plan.sources.items():
         of_encoder: dict[str, list[Measurement]] = {}
-        for one in found:
-            of_source = (one["probe"], one["metric"]) == (source.probe, source.metric)
-            of_data = not source.datasets or one["dataset"].lower() in source.datasets
-            if of_source and of_data and (one["encoder"] in labels) == plan.transposed:
+        for one in _of(source, found):
+            if (one["encoder"] in labels) == plan.transposed:
                 of_encoder.setdefault(one["encoder"], []).append(one)
         for unsorted in of_encoder.values():
             group = sorted(unsorted, key=lambda one: natural(*(str(one[detail]) for detail in _DETAILS)))
             for one, suffix in zip(group, _suffixes(group), strict=True):
                 yield _cell(table, plan, rows, name, source, one, suffix)
+
+
+def _of(source: Source, found: Sequence[Measurement]) -> Iterator[Measurement]:
+    """Measurements that belong in the source's cells, in order; parts of a mean only where the mean is not there."""
+    places = {(place.probe, place.metric): place.datasets for place in source.places}
+    fitting = [
+        one
+        for one in found
+        if (datasets := places.get((one["probe"], one["metric"]))) is not None
+        and (not datasets or one["dataset"].lower() in datasets)
+    ]
+    whole = {(one["encoder"], one["encoder_fingerprint"]) for one in fitting if one["dataset"] == source.whole}
+    for one in fitting:
+        is_part = one["probe"] == source.probe and one["dataset"] != source.whole
+        if not (is_part and (one["encoder"], one["encoder_fingerprint"]) in whole):
+            yield one
 
 
 def _suffixes(group: Sequence[Measurement]) -> list[str]:
@@ -111,7 +125,7 @@ def _zoo_name(reference: str) -> str:
 
 
 def _differences(plan: Layout, source: Source, one: Measurement) -> Iterator[str]:
-    if source.caveat is not None:
+    if source.caveat is not None and (one["probe"] == source.probe and not _has(one, source.unless)):
         yield source.caveat
     if source.n is not None and one["n"] != source.n:
         yield f"{one['n']:,} test items instead of {source.n:,}"
@@ -129,6 +143,10 @@ def _differences(plan: Layout, source: Source, one: Measurement) -> Iterator[str
         yield f"{key} {_value(config, key)} instead of {_value(known[nearest], key)}"
     if len(apart[nearest]) > _NAMED:
         yield f"{len(apart[nearest]) - _NAMED} more settings differ"
+
+
+def _has(one: Measurement, setting: str | None) -> bool:
+    return setting is not None and json.loads(one["config"]).get(setting) is not None
 
 
 @functools.cache

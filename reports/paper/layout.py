@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from probes.import_formats.scales import TABLE_1, scale_of
+from probes.import_formats.scales import LIVEXIV, TABLE_1, scale_of
 from reports.paper.printed import TABLES
 from rice.errors import RiceError
 
@@ -17,7 +17,9 @@ class Source:
     """A measured metric: of a probe, on datasets by the names that built-in sweeps give them (none: on any).
 
     `n` items and `split` are those of the paper's number, where they are known. `times`: what the stored value is
-    multiplied by to be as printed (None: by 100 where it is a fraction). `caveat`: what the result cannot say.
+    multiplied by to be as printed (None: by 100 where it is a fraction). `caveat`: what the result cannot say, unless
+    its configuration has `unless`. `whole`: of `datasets`, the one that is the mean of the others, which then are not
+    shown beside it. `also`: another place where the same number may stand.
     """
 
     probe: str
@@ -27,6 +29,14 @@ class Source:
     split: str | None = None
     times: float | None = None
     caveat: str | None = None
+    unless: str | None = None
+    whole: str | None = None
+    also: "Source | None" = None
+
+    @property
+    def places(self) -> "tuple[Source, ...]":
+        """This one, and those where the number may stand as well."""
+        return (self, *(self.also.places if self.also else ()))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,31 +117,36 @@ def _tracking_sources() -> dict[str, Source]:
     return sources
 
 
-def _multimodal_sources() -> dict[str, Source]:
-    """Of what rice import brings from lmms-eval."""
-    sources = {}
-    for column, metrics in TABLE_1.items():
-        (metric,) = set(metrics.values())
-        scale = scale_of(next(iter(metrics)), metric)
-        sources[column] = Source(
-            probe="lmms-eval",
-            metric=metric,
-            datasets=tuple(metrics),
-            times=None if scale is None else scale.printed,
-            caveat="imported: how its language model was trained on this encoder is not recorded",
-        )
-    return sources
+def _multimodal_source(column: str) -> Source:
+    """What rice llava eval stored, or rice import brought from lmms-eval; and what a sweep of the probe llava has,
+    whose metrics are called TASK METRIC."""
+    metrics = TABLE_1[column]
+    (metric,) = set(metrics.values())
+    task = LIVEXIV if LIVEXIV in metrics else next(iter(metrics))
+    scale = scale_of(task, metric)
+    times = None if scale is None else scale.printed
+    return Source(
+        probe="lmms-eval",
+        metric=metric,
+        datasets=tuple(metrics),
+        times=times,
+        caveat="imported: how its language model was trained on this encoder is not recorded",
+        unless="training",
+        whole=LIVEXIV if LIVEXIV in metrics else None,
+        also=Source(probe="llava", metric=f"{task} {metric}", times=times),
+    )
 
 
 def _ablation(part: str, caption: str, labels: str, columns: tuple[str, ...]) -> Layout:
     detection = {"COCO-Det": _COCO_BOX, "COCO-Seg": _COCO_MASK, "LVIS-Det": _LVIS_BOX, "LVIS-Seg": _LVIS_MASK}
+    multimodal = {column: _multimodal_source(column) for column in ("DocVQA", "ChartQA", "InfoVQA", "OCRBench")}
     return Layout(
         caption=f"Table 5{part}. {caption}: ViT-B/16 pretrained on a tenth of the data.",
         keys=(("method", "Testset"),),
         groups=((caption, columns),),
         best="row",
-        sources=detection if part != "d" else {},
-        sweep=f"table5{part}" if part != "d" else None,
+        sources=detection if part != "d" else multimodal,
+        sweep=f"table5{part}",
         transposed=True,
         encoder_labels=labels,
     )
@@ -152,7 +167,8 @@ _LAYOUTS: dict[str, Layout] = {
             ),
         ),
         best="group",
-        sources=_multimodal_sources(),
+        sources={column: _multimodal_source(column) for column in TABLE_1},
+        sweep="table1",
         encoders={
             2: "clip-l14-336",
             3: "mlcd-l14-336",
