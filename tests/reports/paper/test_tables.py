@@ -172,6 +172,57 @@ def test_imported_scores_are_laid_beside_table_1_as_it_prints_them(tmp_path: Pat
     assert {cell.line for cell in cells} == {5}
 
 
+def test_scores_measured_here_need_no_caveat_about_their_language_model(tmp_path: Path) -> None:
+    own: dict[str, Any] = {"probe": "lmms-eval", "encoder": "RICE", "reference": "rice-l14-336", "dataset": "ocrbench"}
+    cells = measured(tmp_path, result("ocrbench_accuracy", 0.58, config={"training": {"lm": "x"}}, **own))
+    assert [(cell.column, cell.row, cell.score.mean, cell.differs) for cell in cells if cell.table == "1"] == [
+        ("OCRBench", "RICE ViT-L-14-336px Qwen2.5-7B", pytest.approx(580.0), ())
+    ]
+    cells = measured(tmp_path / "other", result("ocrbench_accuracy", 0.58, config={"training": None}, **own))
+    assert "not recorded" in cells[0].differs[0]
+
+
+def test_livexiv_s_mean_stands_for_its_versions(tmp_path: Path) -> None:
+    """lmms-eval has six versions and no mean; of a file from elsewhere, which has no mean, each is shown."""
+    own: dict[str, Any] = {"probe": "lmms-eval", "reference": "rice-l14-336"}
+    versions = [
+        result("livexiv_vqa", 0.4 + v / 100, dataset=f"livexiv_vqa_v{v}", encoder=encoder, config={"v": v}, **own)
+        for v in range(1, 7)
+        for encoder in ("ours", "theirs")
+    ]
+    mean = result("livexiv_vqa", 0.435, dataset="livexiv_vqa", encoder="ours", config={"v": 0}, **own)
+    cells = [cell for cell in measured(tmp_path, *versions, mean) if cell.column == "LiveXivVQA"]
+    assert [cell.score.mean for cell in cells if cell.encoder.startswith("ours")] == [pytest.approx(43.5)]
+    assert len([cell for cell in cells if cell.encoder.startswith("theirs")]) == 6
+
+
+def test_a_sweep_of_the_multimodal_probe_fills_tables_1_and_5d(tmp_path: Path) -> None:
+    """One result holds all tasks, its metrics are called TASK METRIC."""
+    scores = {
+        "docvqa_val anls": (0.544, "DocVQA", 54.4),
+        "ocrbench ocrbench_accuracy": (0.403, "OCRBench", 403.0),
+        "chartqa relaxed_overall": (0.63, "ChartQA", 63.0),
+        "infovqa_val anls": (0.382, "InfoVQA", 38.2),
+        "mme mme_cognition_score": (384.0, "MME^Cog", 384.0),
+        "mmbench_en_dev_static gpt_eval_score": (74.57, "MMB^EN", 74.57),
+        "livexiv_vqa livexiv_vqa": (0.4735, "LiveXivVQA", 47.35),
+        "pope pope_accuracy": (0.8883, "POPE", 88.83),
+    }
+    for table, label, reference in (("1", "CLIP", "clip-l14-336"), ("5d", "M 10", "rice-b16-512")):
+        own: dict[str, Any] = {"probe": "llava", "encoder": label, "reference": reference, "dataset": "llava"}
+        own["config"] = protocol_of("table1" if table == "1" else "table5d")
+        results = [result(name, value, seed=i, **own) for i, (name, (value, *_)) in enumerate(scores.items())]
+        cells = [cell for cell in measured(tmp_path / table, *results) if cell.table == table]
+        there = {cell.row if table == "5d" else cell.column: cell for cell in cells}
+        expected = {column: value for _, column, value in scores.values()}
+        if table == "5d":
+            expected = {column: expected[column] for column in ("DocVQA", "ChartQA", "InfoVQA", "OCRBench")}
+        assert {name: cell.score.mean for name, cell in there.items()} == pytest.approx(expected)
+        assert {cell.differs for cell in cells} == {()}
+        if table == "5d":
+            assert all(cell.difference == pytest.approx(0) for cell in cells)
+
+
 def test_hostile_labels_cannot_leave_their_cell(tmp_path: Path) -> None:
     label = r'a & b \input{x} < b> | "c"'
     cells = measured(tmp_path, result("box AP", 0.4, encoder=label))
