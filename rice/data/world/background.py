@@ -26,13 +26,19 @@ _COARSEST = 3
 """Cells of the first octave of noise, along either edge."""
 
 
-def draw_background(dice: Dice, part: Part, height: int, width: int, palette: tuple[Colour, ...]) -> Plane:
-    """RGB canvas (3, H, W), float32, about 0 to 255."""
+PLAIN = 0.25
+"""Chance of a fill to have no texture but noise."""
+
+
+def draw_background(
+    dice: Dice, part: Part, height: int, width: int, palette: tuple[Colour, ...], plain: float = PLAIN
+) -> Plane:
+    """RGB canvas (3, H, W), float32, about 0 to 255. plain: see `rice.data.world.scene.SceneConfig`."""
     x_W = np.arange(width, dtype=np.float32) + np.float32(0.5)
     y_H1 = (np.arange(height, dtype=np.float32) + np.float32(0.5))[:, None]
-    canvas_3HW = _fill(dice, part, x_W, y_H1, palette)
+    canvas_3HW = _fill(dice, part, x_W, y_H1, palette, plain)
     for coverage_HW in _patches(dice, part, x_W, y_H1):
-        canvas_3HW += coverage_HW * (_fill(dice, part, x_W, y_H1, palette) - canvas_3HW)
+        canvas_3HW += coverage_HW * (_fill(dice, part, x_W, y_H1, palette, plain) - canvas_3HW)
     relief_HW = fractal_noise(dice, height, width, octaves=4)
     canvas_3HW *= np.float32(0.7) + relief_HW * np.float32(0.55)
     return canvas_3HW
@@ -63,11 +69,11 @@ def _interpolation(length: int, cells: int) -> Plane:
     return weights
 
 
-def _fill(dice: Dice, part: Part, x_W: Plane, y_H1: Plane, palette: tuple[Colour, ...]) -> Plane:
-    """The whole canvas in one texture, bent by noise, its contrast anything between faint and full."""
+def _fill(dice: Dice, part: Part, x_W: Plane, y_H1: Plane, palette: tuple[Colour, ...], plain: float) -> Plane:
+    """The whole canvas in noise or in one texture, bent by noise, its contrast anything between faint and full."""
     height, width = len(y_H1), len(x_W)
     unit = min(height, width) * dice.real(0.12, 0.35)
-    if dice.chance(0.25):
+    if dice.chance(plain):
         return coloured(_faded(draw_paint(dice, palette), dice.real(0.4, 1)), fractal_noise(dice, height, width, 5))
     bend_HW = fractal_noise(dice, height, width, octaves=2) * np.float32(dice.real(0, 1.5))
     texture = draw_texture(dice, part, dice.choice(TEXTURES), 2 * unit)

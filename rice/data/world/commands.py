@@ -21,6 +21,7 @@ _LAYOUTS = {
     ("scenes", "roboflow"): "Roboflow: {train,valid,test}/_annotations.coco.json, images beside it",
     ("scenes", "voc"): "Pascal VOC: ImageSets/Main/{train,test}.txt, Annotations/, JPEGImages/",
     ("scenes", "icdar"): "ICDAR 2015: ch4_{training,test}_images/, and the words with their quads as gt_img_N.txt",
+    ("scenes", "llava"): "LLaVA: images/, {pretrain,instruct}.json; for lmms-eval: benchmarks/, tasks/",
     ("crops", "coco"): "image folders: {train,val}/CATEGORY/",
     ("clips", "coco"): "YouTube-VOS: {train,val}/{JPEGImages,Annotations}/, meta.json, videos/",
     ("clips", "got10k"): "GOT-10k: {train,val,test}/list.txt and sequences; test has only the first frame's box",
@@ -28,8 +29,11 @@ _LAYOUTS = {
     ("clips", "trackingnet"): "TrackingNet: {TRAIN_0,TRAIN_1,TEST}/{anno,frames}/; TEST's other boxes in truth/",
     ("clips", "tnl2k"): "TNL2K: {train,test}/SEQ/, absent/SEQ.txt",
 }
-_MANY_WORDS = (8, 12)
-"""In a scene whose words are what is learnt; about half of them find room."""
+_OBJECTS_AND_WORDS: dict[Layout, dict[str, tuple[int, int]]] = {
+    "icdar": {"words": (8, 12)},  # about half of them find room
+    "llava": {"objects": (1, 4), "words": (1, 1)},
+}
+"""Fewest and most in a scene of a layout that asks for other scenes than the rest."""
 
 _SHOWN = 12
 
@@ -58,9 +62,10 @@ def world(
         kind: scenes: several objects each, COCO's layout; crops: one object each, image folders; clips: YouTube-VOS'.
         out: Folder to write: a new or an empty one, or one that holds the very same world.
         layout: Of scenes: coco; lvis: federated, with frequencies; roboflow: also a split `valid`; voc: boxes only;
-            icdar: many words with quads and transcriptions, most of those in `train` made up. Of clips: coco:
-            YouTube-VOS'; one target each: got10k: also a split `test` without truth; lasot; trackingnet; tnl2k. The
-            split that is judged on is called `val` in coco, lvis and got10k, else `test`.
+            icdar: many words with quads and transcriptions, most of those in `train` made up; llava: captions and
+            questions as LLaVA's JSON, the held-out part as benchmarks for lmms-eval. Of clips: coco: YouTube-VOS';
+            one target each: got10k: also a split `test` without truth; lasot; trackingnet; tnl2k. The split that is
+            judged on is called `val` in coco, lvis and got10k, else `test`.
         size: Edge of the square pictures in pixels, 64 to 2048.
         train: Number of scenes, crops or clips in `train`.
         test: Number of them in `val` or `test`.
@@ -68,10 +73,8 @@ def world(
         seed: Another seed is another world.
         preview: Also write OUT/preview.png: some of `train` with outlines, boxes and names.
     """
-    words = _MANY_WORDS if layout == "icdar" else WorldConfig.words
-    config = WorldConfig(
-        kind=kind, layout=layout, size=size, train=train, test=test, words=words, frames=frames, seed=seed
-    )
+    own = _OBJECTS_AND_WORDS.get(layout, {})
+    config = WorldConfig(kind=kind, layout=layout, size=size, train=train, test=test, frames=frames, seed=seed, **own)
     folder = materialise(config, out, BarProgress())
     held_out = TEST_NAMES[layout]
     print(f"{train} {kind} in train, {test} in {held_out}, {size} px, as {_LAYOUTS[kind, layout]}")  # noqa: T201

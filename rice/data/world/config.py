@@ -11,16 +11,18 @@ from rice.data.world.clip import Clip, ClipConfig, draw_clip
 from rice.data.world.draws import VERSION, Part
 from rice.data.world.layouts import write_clips, write_coco, write_image_folder
 from rice.data.world.layouts_detection import write_lvis, write_roboflow, write_voc
+from rice.data.world.layouts_llava import write_llava
 from rice.data.world.layouts_text import write_icdar
 from rice.data.world.layouts_tracking import write_got10k, write_lasot, write_tnl2k, write_trackingnet
 from rice.data.world.scene import Scene, SceneConfig, draw_crop, draw_scene
 from rice.data.world.target import Track, draw_tracks
+from rice.data.world.words import MADE_UP
 from rice.errors import RiceError
 from rice.files import atomic_folder, read_json, sha256_json, write_json
 from rice.progress import Progress, SilentProgress
 
 Kind = Literal["scenes", "crops", "clips"]
-Layout = Literal["coco", "lvis", "roboflow", "voc", "icdar", "got10k", "lasot", "trackingnet", "tnl2k"]
+Layout = Literal["coco", "lvis", "roboflow", "voc", "icdar", "llava", "got10k", "lasot", "trackingnet", "tnl2k"]
 
 TEST_NAMES: dict[Layout, str] = {
     "coco": "val",
@@ -28,6 +30,7 @@ TEST_NAMES: dict[Layout, str] = {
     "roboflow": "test",
     "voc": "test",
     "icdar": "test",
+    "llava": "test",
     "got10k": "val",
     "lasot": "test",
     "trackingnet": "TEST",
@@ -43,8 +46,14 @@ _TRACK_WRITERS: dict[Layout, Callable[[Path, str, Iterable[Track]], None]] = {
 }
 """Layouts of clips with one target each; all others, but the first, are of scenes."""
 
-_MADE_UP = 0.85
-"""Chance of a training word to be made up, where words are what is learnt."""
+_SCENES: dict[Layout, dict[str, Any]] = {
+    "icdar": {"made_up": MADE_UP},
+    "llava": {
+        **{"made_up": MADE_UP, "clutter": (0, 0), "radius": (0.13, 0.26), "em": (0.16, 0.3)},
+        **{"visible": 0.6, "plain": 1.0},
+    },
+}
+"""What a layout's scenes have that others have not. Of llava: few large things, all of which can be named."""
 
 _STAMP = "world.json"
 _SIZES = (64, 2048)
@@ -68,10 +77,10 @@ class WorldConfig:
         frames: Length of a clip.
         seed: Another seed is another world.
         layout: Of scenes: COCO's, LVIS' (federated), Roboflow's COCO export (with a valid split, half as large as
-            test, that is not held out), Pascal VOC's (boxes only) or ICDAR 2015's (words only; most of those in train
-            are made up). Of clips: YouTube-VOS' (named coco), or, with one target a clip, GOT-10k's (with a test
-            split, half as large as val and held out too, that has only the first frame's box), LaSOT's, TrackingNet's
-            or TNL2K's.
+            test, that is not held out), Pascal VOC's (boxes only), ICDAR 2015's (words only; most of those in train
+            are made up) or LLaVA's (captions and conversations; the held-out part as benchmarks for lmms-eval). Of
+            clips: YouTube-VOS' (named coco), or, with one target a clip, GOT-10k's (with a test split, half as large
+            as val and held out too, that has only the first frame's box), LaSOT's, TrackingNet's or TNL2K's.
     """
 
     kind: Kind = "scenes"
@@ -132,10 +141,8 @@ def scenes(config: WorldConfig, part: Part) -> Iterator[Scene]:
 
 
 def _scenes(config: WorldConfig, part: Part, indices: range) -> Iterator[Scene]:
-    made_up = _MADE_UP if config.layout == "icdar" else 0.0
-    layout = SceneConfig(
-        height=config.size, width=config.size, objects=config.objects, words=config.words, made_up=made_up
-    )
+    own = _SCENES.get(config.layout, {})
+    layout = SceneConfig(height=config.size, width=config.size, objects=config.objects, words=config.words, **own)
     return (draw_scene(layout, part, config.seed, index) for index in indices)
 
 
@@ -202,6 +209,7 @@ def _scene_writer(config: WorldConfig) -> Callable[[Path, str, Iterable[Scene]],
         "roboflow": write_roboflow,
         "voc": write_voc,
         "icdar": write_icdar,
+        "llava": partial(write_llava, seed=config.seed),
     }
     return writers[config.layout]
 

@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rice.data.world.actors import CATEGORIES, Actor, Light, draw_actor, paint_actor
-from rice.data.world.background import draw_background
+from rice.data.world.background import PLAIN, draw_background
 from rice.data.world.draws import Dice, Part, cos_sin
 from rice.data.world.shapes import Plane, Pose, Stencil
 from rice.data.world.textures import Colour, draw_palette
-from rice.data.world.words import Print, Word, draw_print, paint_print
+from rice.data.world.words import EM_SHARE, Print, Word, draw_print, paint_print
 
 Box = tuple[int, int, int, int]
 Mask_HW = NDArray[np.bool_]
@@ -24,7 +24,6 @@ SCENES, CROPS, CLIPS = 0, 1, 2
 """First entry of a stream's key: no kind of record shares its draws with another."""
 
 _TRIES = 10
-_LEAST_VISIBLE = 0.35
 _LEAST_PIXELS = 16
 _NOISE_DEVIATION = 104.5
 """Of the sum of two uniform bytes."""
@@ -32,8 +31,10 @@ _NOISE_DEVIATION = 104.5
 
 @dataclass(frozen=True, kw_only=True)
 class SceneConfig:
-    """What a scene holds. Ranges include both ends; radius is a share of the image's shorter side.
+    """What a scene holds. Ranges include both ends; radius and em (of words) are shares of the image's shorter side.
 
+    visible: least share of an object that is seen, where it is drawn at all.
+    plain: chance of a part of the background to have no texture.
     made_up: chance of a word that is not held out to be spelt at random (`rice.data.world.spelling`), so that a reader
     cannot know the words by heart.
     """
@@ -44,6 +45,9 @@ class SceneConfig:
     clutter: tuple[int, int] = (1, 4)
     words: tuple[int, int] = (0, 2)
     radius: tuple[float, float] = (0.09, 0.24)
+    em: tuple[float, float] = EM_SHARE
+    visible: float = 0.35
+    plain: float = PLAIN
     made_up: float = 0.0
 
 
@@ -153,7 +157,7 @@ def _place_prints(
     prints: list[Print] = []
     taken = Occlusion(config.height, config.width)
     for _ in range(dice.integer(*config.words)):
-        printed = draw_print(dice, part, config.height, config.width, palette, config.made_up)
+        printed = draw_print(dice, part, config.height, config.width, palette, config.made_up, config.em)
         plate = printed.plate()
         if taken.visible(plate)[0] < np.count_nonzero(plate.inside_hw):
             continue
@@ -182,7 +186,7 @@ def _place_actors(
         for _ in range(_TRIES):
             stencil = actor.stencil(_draw_pose(dice, config, radius, actor.aspect, placed))
             pixels, visibility = occlusion.visible(stencil)
-            if visibility >= _LEAST_VISIBLE and pixels >= _LEAST_PIXELS:
+            if visibility >= config.visible and pixels >= _LEAST_PIXELS:
                 placed.append(_place(actor, occlusion, stencil))
                 break
     return placed
@@ -212,7 +216,7 @@ def _picture(
     placed: list[Placed],
     prints: list[Print],
 ) -> Scene:
-    image_3HW = draw_background(dice, part, config.height, config.width, palette)
+    image_3HW = draw_background(dice, part, config.height, config.width, palette, config.plain)
     light = draw_light(dice)
     for thing in reversed(placed):
         paint_actor(image_3HW, thing.actor, thing.stencil, light)

@@ -48,9 +48,13 @@ _HELD_OUT_WORDS = (
     "saffron salmon shadow sierra spruce station sunset thistle topaz turtle umbrella vapour village voyage wagon "
     "closed entry bus metro park toll pier 17 33 56 81 99 140 365 720 2049"
 )
+MADE_UP = 0.85
+"""Chance of a training word to be made up, where words are what is learnt."""
 WORDS = {False: tuple(_COMMON_WORDS.split()), True: tuple(_HELD_OUT_WORDS.split())}
 _RESERVED = frozenset(WORDS[True])
 
+EM_SHARE = (0.07, 0.16)
+"""Height of a word's em as a share of the image's shorter side."""
 _SMALLEST_EM = 10.0
 _NARROW, _WIDE = frozenset("fijlrtI1"), frozenset("mwMWQO")
 _TALL, _DEEP = frozenset("bdfhiklt"), frozenset("gjpqy")
@@ -91,12 +95,21 @@ class Print:
 
 
 def draw_print(
-    dice: Dice, part: Part, height: int, width: int, palette: tuple[Colour, ...], made_up: float = 0.0
+    dice: Dice,
+    part: Part,
+    height: int,
+    width: int,
+    palette: tuple[Colour, ...],
+    made_up: float = 0.0,
+    em_share: tuple[float, float] = EM_SHARE,
 ) -> Print:
-    """A word from the part's own pool, wholly inside the image. made_up: see `rice.data.world.scene.SceneConfig`."""
-    text = _cased(dice, _draw_text(dice, part, made_up))
+    """A word from the part's own pool, wholly inside the image.
+
+    made_up, em_share: see `rice.data.world.scene.SceneConfig`.
+    """
+    text = _cased(dice, draw_text(dice, part, made_up))
     em_width, em_height = _nominal_size(text)
-    em = max(min(height, width) * dice.real(0.07, 0.16), _SMALLEST_EM)
+    em = max(min(height, width) * dice.real(*em_share), _SMALLEST_EM)
     em = min(em, 0.8 * width / em_width, 0.5 * height / em_height)
     w, h, turn = em * em_width, em * em_height, dice.integer(-_MAX_TILT, _MAX_TILT) % TURN
     cos, sin = cos_sin(turn)
@@ -112,8 +125,8 @@ def draw_print(
 _CORNERS = ((-0.5, -0.5), (0.5, -0.5), (0.5, 0.5), (-0.5, 0.5))
 
 
-def _draw_text(dice: Dice, part: Part, made_up: float) -> str:
-    """Held-out words are always those of the pool, which no spelling meets."""
+def draw_text(dice: Dice, part: Part, made_up: float) -> str:
+    """A word before it is cased. Held-out words are always those of the pool, which no spelling meets."""
     if made_up and not part.held_out and dice.chance(made_up):
         return draw_spelling(dice, _RESERVED)
     return dice.choice(WORDS[part.held_out])
