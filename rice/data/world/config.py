@@ -14,6 +14,7 @@ from rice.data.world.layouts_detection import write_lvis, write_roboflow, write_
 from rice.data.world.layouts_llava import write_llava
 from rice.data.world.layouts_text import write_icdar
 from rice.data.world.layouts_tracking import write_got10k, write_lasot, write_tnl2k, write_trackingnet
+from rice.data.world.questions import LONGEST_ASKED
 from rice.data.world.scene import Scene, SceneConfig, draw_crop, draw_scene
 from rice.data.world.target import Track, draw_tracks
 from rice.data.world.words import MADE_UP
@@ -50,7 +51,7 @@ _SCENES: dict[Layout, dict[str, Any]] = {
     "icdar": {"made_up": MADE_UP},
     "llava": {
         **{"made_up": MADE_UP, "clutter": (0, 0), "radius": (0.13, 0.26), "em": (0.16, 0.3)},
-        **{"visible": 0.6, "plain": 1.0},
+        **{"longest": LONGEST_ASKED, "visible": 0.6, "plain": 1.0},
     },
 }
 """What a layout's scenes have that others have not. Of llava: few large things, all of which can be named."""

@@ -31,6 +31,8 @@ TASKS: dict[Task, tuple[str, ...]] = {
 DESCRIBE = ("Describe the picture.", "What is in the picture?", "Write a caption of the picture.", "What do you see?")
 """Prompts that ask for the caption."""
 
+LONGEST_ASKED = 5
+"""Letters of a word that is to be read, at most."""
 _LARGER = 1.3
 """The largest object has at least this many times as many pixels as any other: nobody has to measure."""
 _RECOGNISED = 0.7
@@ -72,13 +74,15 @@ def ask(scene: Scene, part: Part, seed: int, index: int) -> list[Question]:
 
 def _shape(scene: Scene, _part: Part, _dice: Dice) -> Question | None:
     thing = _largest(scene)
-    return thing and Question("shape", "What shape is the largest object?", _shape_of(thing))
+    return None if thing is None else Question("shape", "What shape is the largest object?", _shape_of(thing))
 
 
 def _texture(scene: Scene, _part: Part, _dice: Dice) -> Question | None:
     thing = _largest(scene)
-    return thing and Question(
-        "texture", "What is the texture of the largest object?", CATEGORIES[thing.category].split()[0]
+    return (
+        None
+        if thing is None
+        else Question("texture", "What is the texture of the largest object?", CATEGORIES[thing.category].split()[0])
     )
 
 
@@ -107,7 +111,7 @@ def _count(scene: Scene, _part: Part, _dice: Dice) -> Question:
 
 def _word(scene: Scene, _part: Part, _dice: Dice) -> Question | None:
     text = _only_word(scene)
-    return text and Question("word", "What is the word?", text)
+    return None if text is None else Question("word", "What is the word?", text)
 
 
 def _letter(scene: Scene, _part: Part, _dice: Dice) -> Question | None:
@@ -122,7 +126,7 @@ def _choice(scene: Scene, part: Part, dice: Dice) -> Question | None:
     text = _only_word(scene)
     if text is None:
         return None
-    while (other := draw_text(dice, part, MADE_UP)) == text:
+    while (other := draw_text(dice, part, MADE_UP, LONGEST_ASKED)) == text:
         pass
     first, second = (text, other) if dice.chance(0.5) else (other, text)
     return Question("choice", f"Is the word {first} or {second}?", text)
@@ -154,7 +158,8 @@ def _shape_of(thing: SceneObject) -> str:
 
 def _across(scene: Scene, thing: SceneObject) -> float:
     """Middle of its box as a share of the picture's width."""
-    return (thing.box[0] + thing.box[2]) / 2 / scene.image.shape[1]
+    _, width, _ = scene.image.shape
+    return (thing.box[0] + thing.box[2]) / (2 * int(width))
 
 
 def _left_or_right(scene: Scene, thing: SceneObject) -> str:

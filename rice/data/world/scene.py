@@ -13,6 +13,7 @@ from rice.data.world.actors import CATEGORIES, Actor, Light, draw_actor, paint_a
 from rice.data.world.background import PLAIN, draw_background
 from rice.data.world.draws import Dice, Part, cos_sin
 from rice.data.world.shapes import Plane, Pose, Stencil
+from rice.data.world.spelling import LONGEST
 from rice.data.world.textures import Colour, draw_palette
 from rice.data.world.words import EM_SHARE, Print, Word, draw_print, paint_print
 
@@ -33,6 +34,7 @@ _NOISE_DEVIATION = 104.5
 class SceneConfig:
     """What a scene holds. Ranges include both ends; radius and em (of words) are shares of the image's shorter side.
 
+    longest: most letters of a word.
     visible: least share of an object that is seen, where it is drawn at all.
     plain: chance of a part of the background to have no texture.
     made_up: chance of a word that is not held out to be spelt at random (`rice.data.world.spelling`), so that a reader
@@ -46,6 +48,7 @@ class SceneConfig:
     words: tuple[int, int] = (0, 2)
     radius: tuple[float, float] = (0.09, 0.24)
     em: tuple[float, float] = EM_SHARE
+    longest: int = LONGEST
     visible: float = 0.35
     plain: float = PLAIN
     made_up: float = 0.0
@@ -157,7 +160,8 @@ def _place_prints(
     prints: list[Print] = []
     taken = Occlusion(config.height, config.width)
     for _ in range(dice.integer(*config.words)):
-        printed = draw_print(dice, part, config.height, config.width, palette, config.made_up, config.em)
+        height, width, em = config.height, config.width, config.em
+        printed = draw_print(dice, part, height, width, palette, config.made_up, em, config.longest)
         plate = printed.plate()
         if taken.visible(plate)[0] < np.count_nonzero(plate.inside_hw):
             continue

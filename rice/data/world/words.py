@@ -17,7 +17,7 @@ from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 from rice.data.world.draws import TURN, Dice, Part, cos_sin
 from rice.data.world.shapes import Plane, Stencil, box_stencil
-from rice.data.world.spelling import draw_spelling
+from rice.data.world.spelling import LONGEST, draw_spelling
 from rice.data.world.textures import Colour, brightness, coverage
 
 Point = tuple[float, float]
@@ -102,12 +102,13 @@ def draw_print(
     palette: tuple[Colour, ...],
     made_up: float = 0.0,
     em_share: tuple[float, float] = EM_SHARE,
+    longest: int = LONGEST,
 ) -> Print:
     """A word from the part's own pool, wholly inside the image.
 
-    made_up, em_share: see `rice.data.world.scene.SceneConfig`.
+    made_up, em_share, longest: see `rice.data.world.scene.SceneConfig`.
     """
-    text = _cased(dice, draw_text(dice, part, made_up))
+    text = _cased(dice, draw_text(dice, part, made_up, longest))
     em_width, em_height = _nominal_size(text)
     em = max(min(height, width) * dice.real(*em_share), _SMALLEST_EM)
     em = min(em, 0.8 * width / em_width, 0.5 * height / em_height)
@@ -125,8 +126,15 @@ def draw_print(
 _CORNERS = ((-0.5, -0.5), (0.5, -0.5), (0.5, 0.5), (-0.5, 0.5))
 
 
-def draw_text(dice: Dice, part: Part, made_up: float) -> str:
-    """A word before it is cased. Held-out words are always those of the pool, which no spelling meets."""
+def draw_text(dice: Dice, part: Part, made_up: float, longest: int = LONGEST) -> str:
+    """A word of at most `longest` letters, before it is cased."""
+    while len(text := _draw_text(dice, part, made_up)) > longest:
+        pass
+    return text
+
+
+def _draw_text(dice: Dice, part: Part, made_up: float) -> str:
+    """Held-out words are always those of the pool, which no spelling meets."""
     if made_up and not part.held_out and dice.chance(made_up):
         return draw_spelling(dice, _RESERVED)
     return dice.choice(WORDS[part.held_out])
