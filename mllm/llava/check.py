@@ -169,8 +169,8 @@ def _untouched(llava: Llava, touched: Mapping[str, bool], rates: Mapping[str, fl
         expected = asked if asked >= 0 else depth + 1 + asked
         if reached != list(range(expected)):
             raise RiceError(
-                f"expected gradients in the tower's first {expected} blocks, which hidden state {asked} comes from; they "
-                f"reach {len(reached)}, the last of them block {reached[-1]}"
+                f"expected gradients in the tower's first {expected} blocks, which hidden state {asked} comes from; "
+                f"they reach {len(reached)}, the last of them block {reached[-1]}"
             )
     if not any(got for name, got in touched.items() if part_of(name) == TOWER):
         raise RiceError("expected gradients in the vision tower, got none")
