@@ -51,7 +51,10 @@ VERBS: dict[str, tuple[str, str]] = {
     "track eval": ("tracking.commands:evaluate", "Judge a trained tracker on a benchmark; zips for servers."),
     "track run": ("tracking.commands:run", "Follow one target through a video: annotated film, result file."),
     "track score": ("tracking.score_command:score", "Success, precision, AO of anybody's tracking results."),
-    "llava prepare": ("mllm.llava.prepare:prepare", "Conversations about pictures, checked, as one folder to train on."),
+    "llava prepare": (
+        "mllm.llava.prepare:prepare",
+        "Conversations about pictures, checked, as one folder to train on.",
+    ),
     "llava train": ("mllm.llava.commands:train", "Train a LLaVA around an encoder: projector, then everything."),
     "llava chat": ("mllm.llava.commands:chat", "Ask a trained model about pictures."),
     "llava merge": ("mllm.llava.commands:merge", "Low-rank adapters merged into a plain model."),

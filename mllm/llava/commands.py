@@ -10,11 +10,11 @@ from mllm.llava.facts import FACTS, LlavaFacts
 from mllm.llava.recipe import RECIPES
 from probes.training_config import wait_passively
 from rice.errors import RiceError, require
-from rice.progress import BarProgress
+from rice.progress import bars_if
 from rice.recipes import choice
 
 if TYPE_CHECKING:
-    from mllm.llava.probe import LlavaProbe
+    from mllm.llava.material import Material
     from rice.encoders.spec import EncoderSpec
 
 
@@ -45,7 +45,8 @@ def train(
 
     Example: rice llava train next --encoder rice-l14-560 --data ROOT --out out/rice
 
-    On a laptop: rice world scenes --layout llava --out WORLD
+    On a laptop: rice world scenes --layout llava --out WORLD, then
+
     rice llava train mini --encoder mini-s8-128@64 --data WORLD --out out/mini
 
     Args:
@@ -59,43 +60,62 @@ def train(
         dry_run: say what would run and what it would take, and write nothing.
     """
     wait_passively()
-    from mllm.llava.probe import LlavaProbe
+    from mllm.llava.material import Material
     from rice.encoders.load import describe
     from rice.encoders.spec import EncoderReference
     from rice.encoders.weights import plain
 
-    probe, reference = LlavaProbe(recipe, data), EncoderReference.parse(encoder)
-    spec = describe(reference, plain(weights))
-    probe.input_size(spec, reference.size)
+    material = Material.at(data)
+    spec = describe(EncoderReference.parse(encoder), plain(weights))
+    spec.check_size(spec.native_size, spec.native_size)
     if dry_run:
-        print(_plan(probe, encoder, spec))  # noqa: T201
+        print(_plan(recipe, material, encoder, spec))  # noqa: T201
         return
-    _train(probe, encoder, plain(weights), seed, out, device, workers)
+    _train(recipe, material, encoder, plain(weights), seed, out, device, workers)
 
 
 def _train(
-    probe: "LlavaProbe", encoder: str, weights: str | None, seed: int, out: Path, device: str, workers: int
+    config: LlavaConfig,
+    material: "Material",
+    encoder: str,
+    weights: str | None,
+    seed: int,
+    out: Path,
+    device: str,
+    workers: int,
 ) -> None:
-    import dataclasses
-
-    from mllm.llava.train import MODEL, STAGE1, STAGE2
-    from probes.heads import Tower, same_training
+    from mllm.llava.train import ranks, training_of
+    from probes.heads import Tower
+    from probes.protocol import identity
     from rice.device import pick_device
+    from rice.runs import same_run
 
     require("accelerate", "mllm")
-    pick_device(device)
     tower = Tower.load(encoder, weights, pick_device("cpu"))
-    same_training(out, tower, probe, seed)
-    recipe = next((name for name, (config, _) in RECIPES.items() if config == probe.config), "own")
-    progress = BarProgress()
-    training = probe.training(tower, seed=seed, folder=out, progress=progress, recipe=recipe)
-    made = dataclasses.replace(training, device=device, workers=workers).run(progress)
+    recipe = next((name for name, (known, _) in RECIPES.items() if known == config), "own")
+    facts = {"encoder": tower.fingerprint, "size": tower.encoder.spec.native_size, "data": material.fingerprint()}
+    facts |= {"config": identity(config), "seed": seed}
+    with ranks(device) as world:
+        progress = bars_if(world.leads)
+        how = {"recipe": recipe, "device": device, "workers": workers, "world": world}
+        with world.leader_first():  # who prepares the rows
+            if world.leads:
+                same_run(out, facts)
+            training = training_of(material, config, tower, seed=seed, folder=out, progress=progress, **how)
+        made = training.run(progress)
+        if world.leads:
+            _report(made, out, config)
+
+
+def _report(made: Path, out: Path, config: LlavaConfig) -> None:
+    from mllm.llava.train import MODEL, STAGE1, STAGE2
+
     for stage in (STAGE1, STAGE2):
         _draw(out / stage)
     facts = LlavaFacts.read(made)
     for stage, count in facts.left_out.items():
         if count:
-            print(f"{stage}: {count:,} rows left out: longer than {probe.config.max_length:,} tokens")  # noqa: T201
+            print(f"{stage}: {count:,} rows left out: longer than {config.max_length:,} tokens")  # noqa: T201
     step = f"rice llava merge {made} --out {out / MODEL}" if facts.lora else f"rice llava eval {made} --out {out}"
     print(f"{made}\nnext: {step}")  # noqa: T201
 
@@ -105,14 +125,13 @@ def _draw(stage: Path) -> None:
     from rice.train.picture import draw_course
 
     if (stage / METRICS).is_file():
-        draw_course(stage / METRICS, stage / "course.png", {"loss": "loss"}, "loss")
+        draw_course(stage / METRICS, stage / "course.png", {})
 
 
-def _plan(probe: "LlavaProbe", encoder: str, spec: "EncoderSpec") -> str:
+def _plan(config: LlavaConfig, material: "Material", encoder: str, spec: "EncoderSpec") -> str:
     """What a training would do, as text."""
     from mllm.llava.tiling import Tiles
 
-    config = probe.config
     tiles = Tiles(tiling=config.tiling, edge=spec.native_size, side=spec.native_size // spec.patch)
     shapes = [("square", (1000, 1000)), ("4:3", (768, 1024)), ("A4", (1414, 1000))]
     counts = ", ".join(f"{name} {tiles.tokens(size):,} in {tiles.count(size)} tiles" for name, size in shapes)
@@ -125,7 +144,7 @@ def _plan(probe: "LlavaProbe", encoder: str, spec: "EncoderSpec") -> str:
             f"encoder    {encoder}, hidden state {config.layer}, tiles of {tiles.edge} px",
             f"tokens     {counts}",
             f"model      {config.arch} with {config.lm}",
-            f"data       {probe.inspect()}",
+            f"data       {material.describe()}",
             *stages,
         ]
     )

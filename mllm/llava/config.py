@@ -4,7 +4,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Literal
 
-from mllm.llava.prompts import Prompt
+from mllm.llava.prompts import Chat
 from mllm.llava.tiling import Tiling
 from probes.protocol import run_only
 from rice.errors import check_ranges
@@ -66,7 +66,7 @@ class StageConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class LlavaConfig:
-    """What the multimodal probe trains and asks; the defaults are the paper's Table 1 (LLaVA-NeXT, Qwen2.5-7B).
+    """What the multimodal probe trains; the defaults are the paper's Table 1 (LLaVA-NeXT, Qwen2.5-7B).
 
     Args:
         lm: language model: a folder or a repository of the hub that transformers' AutoModelForCausalLM loads; "mini": a
@@ -80,8 +80,6 @@ class LlavaConfig:
         lora: rank of low-rank adapters in the language model; 0: all of it learns.
         lora_alpha: their scale is this over the rank.
         blind: the pictures are left out of rows and questions: what the text alone gives away.
-        tasks: what to be judged on: table1, table5d, or names of lmms-eval's tasks with commas between.
-        limit: most questions of a task; none: all.
         stage1: of the projector alone, on captions.
         stage2: of everything, on conversations.
         lm_epochs: of the language model alone on the texts, before stage 1 (only "mini" needs it).
@@ -91,19 +89,16 @@ class LlavaConfig:
         micro_batches: parts, in sequence, that a rank's share of a step is computed in; none: one part for every 4
             conversations. The numbers are the same to rounding.
         save_every: steps between checkpoints to resume from.
-        eval_batch: questions that are answered together.
     """
 
     lm: str = "Qwen/Qwen2.5-7B-Instruct"
     tiling: Tiling = "2x2+1"
-    prompt: Prompt = "qwen_1_5"
+    prompt: Chat = "qwen_1_5"
     layer: int = -2
     max_length: int = 32_768
     lora: int = 0
     lora_alpha: int = 16
     blind: bool = False
-    tasks: str = "table1"
-    limit: int | None = None
     stage1: StageConfig = field(default_factory=lambda: StageConfig(learning_rate=1e-3, tower_rate=0.0))
     stage2: StageConfig = field(default_factory=StageConfig)
     lm_epochs: int = 0
@@ -112,30 +107,49 @@ class LlavaConfig:
     checkpointing: bool = run_only(False)
     micro_batches: int | None = run_only(None)
     save_every: int = run_only(500)
-    eval_batch: int = run_only(8)
 
     def __post_init__(self) -> None:
         """Errors: RiceError naming the fields."""
-        holds = {
-            "prompt": self.prompt != "plain",
+        check_ranges(self, self.ranges(), VERB)
+
+    def ranges(self) -> dict[str, bool]:
+        """Field -> whether its value is one that it may have."""
+        return {
             "stage2": self.stage2.epochs >= 1,
             "max_length": self.max_length >= 64,
             "lora": self.lora >= 0,
             "lora_alpha": self.lora_alpha >= 1,
-            "limit": self.limit is None or self.limit >= 1,
             "lm_epochs": self.lm_epochs >= 0,
             "lm_rate": self.lm_rate > 0,
             "micro_batches": self.micro_batches is None or self.micro_batches >= 1,
             "save_every": self.save_every >= 1,
-            "eval_batch": self.eval_batch >= 1,
         }
-        check_ranges(self, holds, VERB)
 
     @property
     def arch(self) -> Arch:
         """The model that the tiling needs."""
         return ARCH_OF[self.tiling]
 
-    def blinded(self) -> "LlavaConfig":
-        """The same without pictures."""
-        return dataclasses.replace(self, blind=True)
+
+@dataclass(frozen=True, kw_only=True)
+class LlavaProbeConfig(LlavaConfig):
+    """What a sweep trains and asks.
+
+    Args:
+        tasks: what to be judged on: table1, table5d, or names of lmms-eval's tasks with commas between.
+        limit: most questions of a task; none: all.
+        eval_batch: questions that are answered together.
+    """
+
+    tasks: str = "table1"
+    limit: int | None = None
+    eval_batch: int = run_only(8)
+
+    def ranges(self) -> dict[str, bool]:
+        """See `LlavaConfig`."""
+        asked = {"limit": self.limit is None or self.limit >= 1, "eval_batch": self.eval_batch >= 1}
+        return super().ranges() | asked
+
+    def training(self) -> LlavaConfig:
+        """What is trained."""
+        return LlavaConfig(**{f.name: getattr(self, f.name) for f in dataclasses.fields(LlavaConfig)})

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 
 from mllm.llava.config import LlavaConfig
 from mllm.llava.model import LANGUAGE, Llava, part_of
@@ -37,15 +37,13 @@ def add_adapters(model: nn.Module, config: LlavaConfig, rates: Mapping[str, floa
     return adapted
 
 
-def save_adapters(adapted: Any, folder: Path) -> None:
-    """Adapters and what learnt besides; the language model itself is not in it."""
-    adapted.save_pretrained(folder)
-    others = {}
-    for name, parameter in adapted.named_parameters():
-        plain = name.removeprefix(_WRAPPED)
-        if "lora_" not in name and part_of(plain) != LANGUAGE:
-            others[plain] = parameter.detach().cpu().contiguous()
-    save_file(others, folder / OTHERS)
+def save_adapters(adapted: Any, folder: Path, state: Mapping[str, Tensor] | None = None) -> None:
+    """Adapters and what learnt besides; the language model itself is not in it. `state`: the values by plain names,
+    where the model does not hold them."""
+    values = {n.removeprefix(_WRAPPED): p for n, p in adapted.named_parameters()} if state is None else state
+    adapted.save_pretrained(folder, state_dict={_WRAPPED + name: value for name, value in values.items()})
+    others = {n: v for n, v in values.items() if "lora_" not in n and part_of(n) != LANGUAGE}
+    save_file({name: value.detach().cpu().contiguous() for name, value in others.items()}, folder / OTHERS)
 
 
 def merge(llava: Llava, folder: Path) -> Llava:

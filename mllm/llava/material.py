@@ -41,6 +41,11 @@ class Material:
             )
         return cls(root=root, pretrain=_source(root, PRETRAIN), instruct=instruct)
 
+    def describe(self) -> str:
+        """One line."""
+        first = "no stage 1" if self.pretrain is None else f"stage 1 on {self.pretrain.name}"
+        return f"{first}, stage 2 on {self.instruct.name}"
+
     def rows(self, source: Path, prepared: Path, progress: Progress) -> Rows:
         """Of one of the two; files are prepared into the folder `prepared` first. Errors: RiceError, as `prepare`."""
         if (source / PREPARED).is_file():

@@ -79,9 +79,11 @@ class Llava:
         """The image token."""
         return int(self.model.config.image_token_id)
 
-    def save(self, folder: Path) -> None:
-        """What `AutoModelForImageTextToText` and `AutoProcessor` load. Not atomic by itself."""
-        self.model.save_pretrained(folder)
+    def save(self, folder: Path, state: Mapping[str, torch.Tensor] | None = None) -> None:
+        """What `AutoModelForImageTextToText` and `AutoProcessor` load. Not atomic by itself. `state`: the values, where
+        the model does not hold them."""
+        with quiet():
+            self.model.save_pretrained(folder, state_dict=state)
         self.processor.save_pretrained(folder)
 
 
@@ -198,9 +200,10 @@ def set_learning(model: nn.Module, rates: Mapping[str, float]) -> None:
         parameter.requires_grad_(rates.get(part_of(name), 0.0) > 0)
 
 
-def projector_state(model: nn.Module) -> dict[str, torch.Tensor]:
-    """Values of projector and newline, by name."""
-    return {n: p.detach() for n, p in model.named_parameters() if part_of(n) == PROJECTOR}
+def projector_state(model: nn.Module, state: Mapping[str, torch.Tensor] | None = None) -> dict[str, torch.Tensor]:
+    """Values of projector and newline, by name; out of `state` where it is given."""
+    values = dict(model.named_parameters()) if state is None else state
+    return {name: value.detach() for name, value in values.items() if name.startswith(PARTS[PROJECTOR])}
 
 
 def learning(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:

@@ -5,17 +5,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mllm.llava.config import LlavaConfig
+from mllm.llava.config import LlavaProbeConfig
 from mllm.llava.material import Material
 from probes.protocol import Metric, Probe, Resampling
 from rice.progress import Progress
 
 if TYPE_CHECKING:
-    from mllm.llava.train import Training
-    from probes.heads import Tower
     from rice.encoders.base import Encoder
 
-_ROWS, _TRAINING, _EVALUATION = "prepared", "training", "evaluation"
+_TRAINING, _EVALUATION = "training", "evaluation"
 
 
 class LlavaProbe(Probe):
@@ -26,8 +24,8 @@ class LlavaProbe(Probe):
     language model (`rice llava train` keeps it).
     """
 
-    name, version, Config = "llava", 1, LlavaConfig
-    config: LlavaConfig
+    name, version, Config = "llava", 1, LlavaProbeConfig
+    config: LlavaProbeConfig
 
     @cached_property
     def material(self) -> Material:
@@ -38,11 +36,11 @@ class LlavaProbe(Probe):
         """One line on what would train and ask. Errors: RiceError also for tasks that cannot be asked."""
         from mllm.llava.benchmarks import find_tasks
 
-        material, config = self.material, self.config
-        tasks = find_tasks(config.tasks, data=material.benchmarks, include=[material.tasks] if material.tasks else [])
-        first = "no stage 1" if material.pretrain is None else f"stage 1 on {material.pretrain.name}"
+        material = self.material
+        include = [material.tasks] if material.tasks else []
+        tasks = find_tasks(self.config.tasks, data=material.benchmarks, include=include)
         local = "" if material.benchmarks is None else ", questions on this machine"
-        return f"{first}, stage 2 on {material.instruct.name}; asks {len(tasks)} tasks{local}"
+        return f"{material.describe()}; asks {len(tasks)} tasks{local}"
 
     def fingerprint(self) -> str:
         """SHA-256 of rows and questions."""
@@ -56,10 +54,12 @@ class LlavaProbe(Probe):
         """Train and ask; see `probes.protocol.Probe.run`."""
         from mllm.llava.evaluate import metrics_of, run_tasks
         from mllm.llava.items import write_items
+        from mllm.llava.train import training_of
         from probes.heads import Tower
 
         folder = workdir / f"seed{seed}"
-        training = self.training(Tower.of(encoder), seed=seed, folder=folder / _TRAINING, progress=progress)
+        tower, place = Tower.of(encoder), folder / _TRAINING
+        training = training_of(self.material, self.config.training(), tower, seed=seed, folder=place, progress=progress)
         model = training.finish(progress)
         scored = run_tasks(
             model,
@@ -74,25 +74,6 @@ class LlavaProbe(Probe):
         if tables:
             write_items(workdir / "items.parquet", tables)
         yield from metrics_of(scored)
-
-    def training(
-        self, tower: "Tower", *, seed: int, folder: Path, progress: Progress, recipe: str = "own"
-    ) -> "Training":
-        """One training that writes under `folder`."""
-        from mllm.llava.train import Training
-
-        material, prepared = self.material, folder / _ROWS
-        first = material.pretrain
-        return Training(
-            tower=tower,
-            pretrain=None if first is None else material.rows(first, prepared, progress),
-            instruct=material.rows(material.instruct, prepared, progress),
-            config=self.config,
-            seed=seed,
-            folder=folder,
-            recipe=recipe,
-            device=str(tower.encoder.device.type) if tower.encoder.device.type == "cpu" else "auto",
-        )
 
     @staticmethod
     def resampling(items: Path) -> Iterable[Resampling]:

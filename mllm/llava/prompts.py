@@ -9,6 +9,7 @@ from typing import Literal
 
 from mllm.llava.rows import MARK, Turn
 
+Chat = Literal["qwen_1_5", "vicuna_v1"]
 Prompt = Literal["plain", "qwen_1_5", "vicuna_v1"]
 """plain: LLaVA's stage 1, picture, then caption. qwen_1_5: ChatML, of Qwen 1.5 to 3. vicuna_v1: LLaVA 1.5's."""
 

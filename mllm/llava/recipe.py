@@ -73,7 +73,6 @@ def mini() -> LlavaConfig:
         next(),
         lm="mini",
         max_length=2048,
-        tasks="world_vqa,world_ocr,world_count",
         stage1=StageConfig(learning_rate=1e-3, tower_rate=0.0, batch=32),
         stage2=StageConfig(learning_rate=1e-3, tower_rate=2e-4, batch=32),
     )

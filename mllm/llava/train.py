@@ -6,9 +6,12 @@ FOLDER/model/                                          the trained model, for tr
 FOLDER/adapter/                                        instead of it, where low-rank adapters were trained
 """
 
+import contextlib
 import copy
 import dataclasses
+import os
 import shutil
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +24,7 @@ from mllm.llava.config import LlavaConfig, StageConfig
 from mllm.llava.data import Examples, Reading
 from mllm.llava.facts import LlavaFacts
 from mllm.llava.lora import add_adapters, merge, save_adapters
+from mllm.llava.material import Material
 from mllm.llava.model import (
     LANGUAGE,
     PARTS,
@@ -39,17 +43,20 @@ from mllm.llava.trainer import CHECKPOINTS, train
 from probes.heads import Tower, config_from
 from probes.protocol import identity
 from probes.provenance import versions
+from rice.device import pick_device
 from rice.errors import RiceError
 from rice.files import atomic_folder, atomic_path, sha256_file
 from rice.progress import Progress
+from rice.train.world import World, join
 
 if TYPE_CHECKING:
     from rice.encoders.base import Encoder
 
 STAGE1, STAGE2, MODEL, ADAPTER = "stage1", "stage2", "model", "adapter"
-_PROJECTOR = "projector.safetensors"
+_PROJECTOR, _PREPARED = "projector.safetensors", "prepared"
 _CONVERSATIONS = 4
 """Of a micro-batch, where nothing else is asked for: 4 x 2,000 tokens keep a GPU busy."""
+ALONE = World(rank=0, size=1, device=torch.device("cpu"))
 
 
 @dataclass(kw_only=True)
@@ -66,6 +73,7 @@ class Training:
     recipe: str = "own"
     device: str = "auto"
     workers: int = 4
+    world: World = ALONE
     _examples: dict[str, int] = field(default_factory=dict)
     _left_out: dict[str, int] = field(default_factory=dict)
 
@@ -76,13 +84,20 @@ class Training:
         from, a checkpoint of another training.
         """
         out = self.folder / (ADAPTER if self.config.lora else MODEL)
-        if out.exists():
-            return out
-        projector = self._stage1(progress)
-        self._stage2(projector, out, progress)
-        for stage in (STAGE1, STAGE2):
-            shutil.rmtree(self.folder / stage / CHECKPOINTS, ignore_errors=True)
+        if not self._is_there(out):
+            projector = self._stage1(progress)
+            self._stage2(projector, out, progress)
+        if self.world.leads:
+            for stage in (STAGE1, STAGE2):
+                shutil.rmtree(self.folder / stage / CHECKPOINTS, ignore_errors=True)
         return out
+
+    def _is_there(self, path: Path) -> bool:
+        """The same on every rank: none writes before all have looked."""
+        with self.world.leader_first():
+            found = path.exists()
+        self.world.wait()
+        return found
 
     def finish(self, progress: Progress) -> Path:
         """As `run`; the folder of a model that transformers loads, with the adapters merged into it."""
@@ -90,8 +105,9 @@ class Training:
         if not self.config.lora:
             return out
         merged = self.folder / MODEL
-        if not merged.exists():
+        if self.world.leads and not merged.exists():
             merge_into(out, merged, self._copy())
+        self.world.wait()
         return merged
 
     def _stage1(self, progress: Progress) -> Path | None:
@@ -99,12 +115,15 @@ class Training:
         config, path = self.config, self.folder / STAGE1 / _PROJECTOR
         if self.pretrain is None or not config.stage1.epochs or config.blind:
             return None
-        if not path.exists():
+        if not self._is_there(path):
             llava = build(self._copy(), self._language(), config, tiling="one", arch="llava", seed=self.seed)
-            self._learn(llava, self.pretrain, config.stage1, STAGE1, "plain", progress)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with atomic_path(path) as file:
-                save_file({n: v.float().cpu().contiguous() for n, v in projector_state(llava.model).items()}, file)
+            _, state = self._learn(llava, self.pretrain, config.stage1, STAGE1, "plain", progress)
+            if self.world.leads:
+                values = projector_state(llava.model, state)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                with atomic_path(path) as file:
+                    save_file({name: value.float().cpu().contiguous() for name, value in values.items()}, file)
+            self.world.wait()
         return path
 
     def _stage2(self, projector: Path | None, out: Path, progress: Progress) -> None:
@@ -113,18 +132,21 @@ class Training:
         llava = build(self._copy(), self._language(), config, tiling=config.tiling, arch=config.arch, seed=self.seed)
         if projector is not None:
             self._fill(llava, projector)
-        adapted = self._learn(llava, self.instruct, config.stage2, STAGE2, config.prompt, progress)
-        with atomic_folder(out) as folder:
-            if config.lora:
-                save_adapters(adapted, folder)
-            else:
-                llava.save(folder)
-            self._facts(llava).write(folder)
+        trained, state = self._learn(llava, self.instruct, config.stage2, STAGE2, config.prompt, progress)
+        if self.world.leads:
+            with atomic_folder(out) as folder:
+                if config.lora:
+                    save_adapters(trained, folder, state)
+                else:
+                    llava.save(folder, state)
+                self._facts(llava).write(folder)
+        self.world.wait()
 
     def _learn(
         self, llava: Llava, rows: Rows, stage: StageConfig, name: str, prompt: Prompt, progress: Progress
-    ) -> Any:
-        """The trained model: that of `llava`, wrapped by peft where adapters were trained."""
+    ) -> tuple[Any, Mapping[str, torch.Tensor] | None]:
+        """The trained model: that of `llava`, wrapped by peft where adapters were trained; its values, where FSDP keeps
+        them in parts."""
         config = self.config
         rates = rates_of(stage, projector_only=name == STAGE1, blind=config.blind)
         adapted = config.lora > 0 and name == STAGE2
@@ -135,7 +157,7 @@ class Training:
         examples = Examples(rows, reading, progress)
         self._examples[name], self._left_out[name] = len(examples), examples.left_out
         model: Any = add_adapters(llava.model, config, rates) if adapted else llava.model
-        train(
+        outcome = train(
             model,
             examples,
             examples.lengths,
@@ -150,13 +172,14 @@ class Training:
             progress=progress,
             images=examples.images,
         )
-        return model.to("cpu").eval()
+        return (model.to("cpu").eval(), None) if outcome.state is None else (model, outcome.state)
 
     def _settings(self, stage: StageConfig, examples: int) -> TrainSettings:
-        batch = min(stage.batch, examples)
+        batch, ranks = min(stage.batch, examples), self.world.size
+        micro = self.config.micro_batches or -(-batch // _CONVERSATIONS)
         return TrainSettings(
             batch=batch,
-            micro_batches=self.config.micro_batches or max(1, batch // _CONVERSATIONS),
+            micro_batches=min(-(-micro // ranks) * ranks, batch),  # as many for each rank
             epochs=stage.epochs,
             warmup=stage.warmup,
             weight_decay=stage.weight_decay,
@@ -217,6 +240,38 @@ class Training:
     def fingerprint(self) -> str:
         """Of both stages' rows."""
         return ",".join(rows.fingerprint()[:16] for rows in (self.pretrain, self.instruct) if rows is not None)
+
+
+def training_of(
+    material: Material,
+    config: LlavaConfig,
+    tower: Tower,
+    *,
+    seed: int,
+    folder: Path,
+    progress: Progress,
+    **how: Any,
+) -> Training:
+    """A training on a data root that writes under `folder`, where the root's rows are prepared if they are not yet.
+
+    `how`: further fields of `Training`. Errors: RiceError, as `rice llava prepare`.
+    """
+    prepared = folder / _PREPARED
+    first = None if material.pretrain is None else material.rows(material.pretrain, prepared, progress)
+    second = material.rows(material.instruct, prepared, progress)
+    device = "cpu" if tower.encoder.device.type == "cpu" else "auto"
+    facts = {"device": device} | how
+    return Training(tower=tower, pretrain=first, instruct=second, config=config, seed=seed, folder=folder, **facts)
+
+
+@contextlib.contextmanager
+def ranks(device: str) -> Iterator[World]:
+    """The ranks of accelerate launch or torchrun; this process alone where there are none."""
+    if "RANK" in os.environ and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        with join(device) as world:
+            yield world
+    else:
+        yield dataclasses.replace(ALONE, device=pick_device(device))
 
 
 def merge_into(adapters: Path, out: Path, encoder: "Encoder") -> None:

@@ -42,7 +42,9 @@ _WRAPPERS = re.compile(
 
 
 class TrainOutcome(NamedTuple):
-    """What a training did. `start`: the step that it resumed from; `dropped`: samples that each epoch left out."""
+    """What a training did. `start`: the step that it resumed from; `dropped`: samples that each epoch left out.
+    `state`: the values by plain names, on the leading rank, where FSDP keeps the model in parts; else None: the model
+    holds them."""
 
     steps: int
     start: int
@@ -50,6 +52,7 @@ class TrainOutcome(NamedTuple):
     tokens: int
     seconds: float
     dropped: int
+    state: dict[str, Tensor] | None
 
 
 def train(
@@ -100,6 +103,7 @@ def train(
         trainer = PackedTrainer(model, arguments, WithoutLoss(dataset), bins, groups, run)
         trainer.add_callback(course)
         result = trainer.train(resume_from_checkpoint=None if found is None else str(found.folder))
+        state = trainer.gathered() if trainer.is_fsdp_enabled else None
     return TrainOutcome(
         steps=total,
         start=start,
@@ -107,6 +111,7 @@ def train(
         tokens=sum(bins.tokens(*divmod(step, bins.steps)) for step in range(start, total)),
         seconds=time.perf_counter() - began,
         dropped=bins.dropped,
+        state=state,
     )
 
 
@@ -255,6 +260,11 @@ class PackedTrainer(Trainer):  # type: ignore[misc]
                 f"expected a checkpoint of this model, got one that differs in {min(wrong)} and {len(wrong) - 1} more "
                 f"parameters; remove {self.args.output_dir}, or give the model that it belongs to"
             )
+
+    def gathered(self) -> dict[str, Tensor]:
+        """The whole model's values by plain names; empty on ranks that do not lead, all of which must ask."""
+        whole = self.accelerator.get_state_dict(self.model_wrapped)
+        return {plain_name(name): value for name, value in whole.items()} if self.args.process_index == 0 else {}
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         super()._save_checkpoint(model, trial)

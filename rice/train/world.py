@@ -34,6 +34,11 @@ class World:
         if self.leads and self.size > 1:
             dist.barrier()
 
+    def wait(self) -> None:
+        """Until all ranks have come here."""
+        if self.size > 1:
+            dist.barrier()
+
     def spread(self, tensors: Iterable[Tensor]) -> None:
         """Give every rank the leader's values, in place."""
         for tensor in tensors:

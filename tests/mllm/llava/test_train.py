@@ -14,9 +14,9 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from mllm.llava.config import LlavaConfig, StageConfig
 from mllm.llava.facts import LlavaFacts
+from mllm.llava.material import Material
 from mllm.llava.model import LanguageModel
-from mllm.llava.probe import LlavaProbe
-from mllm.llava.train import ADAPTER, STAGE1, STAGE2, Training
+from mllm.llava.train import ADAPTER, STAGE1, STAGE2, Training, training_of
 from probes.heads import Tower
 from rice.encoders.base import Encoder
 from rice.errors import RiceError
@@ -38,10 +38,9 @@ def training(tmp_path: Path, encoder: Encoder, **changes: Any) -> Training:
     root = tmp_path / "root"
     if not root.exists():
         write_root(root)
-    probe = LlavaProbe(configured(tmp_path, **changes), root)
     tower = Tower(encoder=encoder, reference=encoder.spec.name, weights=None, fingerprint="0" * 64)
-    made = probe.training(tower, seed=0, folder=tmp_path / "out", progress=QUIET)
-    return dataclasses.replace(made, workers=0)
+    config = configured(tmp_path, **changes)
+    return training_of(Material.at(root), config, tower, seed=0, folder=tmp_path / "out", progress=QUIET, workers=0)
 
 
 def asked(folder: Path, pictures: int = 1) -> tuple[Any, dict[str, Any], Any]:
@@ -164,9 +163,9 @@ def test_merged_adapters_compute_what_the_adapted_model_computed(
 def _keeping(kept: dict[str, Any]) -> Any:
     from mllm.llava.lora import save_adapters
 
-    def save(adapted: Any, folder: Path) -> None:
+    def save(adapted: Any, folder: Path, state: None) -> None:
         kept["model"] = adapted
-        save_adapters(adapted, folder)
+        save_adapters(adapted, folder, state)
 
     return save
 
