@@ -112,7 +112,7 @@ class _Text:
         """Pass over what must come next."""
         found = self.next()
         if found != character:
-            raise ValueError(f"expected {character!r}, got {found!r}" if found else "the file is cut off")
+            raise ValueError(f"expected {character!r}, got {found!r}" if found else "is the file cut off?")
         self.place += 1
 
     def value(self) -> Any:
@@ -122,12 +122,12 @@ class _Text:
             try:
                 value, end = self.parse(self.text, self.place)
             except json.JSONDecodeError as error:
-                if self._may_go_on(error) and self.more():
+                if not self._may_go_on(error):
+                    raise ValueError(error.msg) from error
+                if self.more():
                     continue
-                raise ValueError(
-                    "the file is cut off" if self.ended and self._may_go_on(error) else error.msg
-                ) from error
-            if end == len(self.text) and self.more():  # 12 may be the beginning of 123
+                raise ValueError(f"{error.msg}; is the file cut off?") from error
+            if end > len(self.text) - _NEAR_END and self.more():  # of 1.5e7, 1.5 is one, too
                 continue
             self.place = end
             return value

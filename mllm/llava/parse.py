@@ -152,7 +152,8 @@ def _turn(value: Any) -> Turn:
     if role not in ROLES:
         raise RefusedRowError(Reason.ROLE, _short(role))
     try:
-        text.encode()
+        if not text.isascii():
+            text.encode()
     except UnicodeEncodeError as error:
         raise RefusedRowError(Reason.BAD_TEXT, f"{error.reason} at character {error.start}") from error
     return Turn(ROLES[role], text)

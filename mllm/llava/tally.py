@@ -65,7 +65,7 @@ def total(tallies: Iterable[Tally]) -> Tally:
 
 def lines(report: Mapping[str, Any]) -> list[str]:
     """prepared.json for people: a table of sources, then reasons and changes."""
-    width = max(map(len, report["sources"]), default=0)
+    width = max(map(len, ["source", *report["sources"]]))
     table = [f"{'source':<{width}}  {'read':>9}  {'kept':>9}  {'refused':>9}"]
     for name, counts in report["sources"].items():
         refused = counts["read"] - counts["kept"]
