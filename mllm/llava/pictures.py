@@ -36,7 +36,7 @@ _AT_ONCE = 32
 _TURNED = (5, 6, 7, 8)
 """EXIF orientations that swap width and height."""
 
-_PLAIN = re.compile(r"(?!\.\.$)[^\\:\0]+")
+_PLAIN = re.compile(r"(?!\.\.?$)[^\\:\0]+")
 """A file name that means the same on every system."""
 
 _SUFFIXES = {"JPEG": "jpg", "MPO": "jpg", "TIFF": "tif"}
@@ -47,13 +47,12 @@ class PictureConfig:
     """Which pictures are taken.
 
     Args:
-        max_aspect: Refuse a row with a picture whose longer edge is more than this many times its shorter one. Beyond
-            48 times (336 px, 2x2 tiles of patches of 14) LLaVA-NeXT's unpadding leaves no row of patches.
+        max_aspect: Refuse a row with a picture whose longer edge is more than this many times its shorter one.
         max_edge: Refuse a row with a picture that has a longer edge, in pixels.
-        decode: Decode every picture, which finds files that are cut off, instead of reading its header: 50 times the
-            work.
+        decode: Decode every picture, not only its header; finds files that are cut off, at 40 times the work.
     """
 
+    # LLaVA-NeXT's unpadding leaves no row of patches beyond 48:1 (336 px, 2x2 tiles, patches of 14), 32:1 (112 px).
     max_aspect: float = 20.0
     max_edge: int = 16_384
     decode: bool = False
@@ -73,7 +72,7 @@ class Found(NamedTuple):
 
 @dataclass
 class Gallery:
-    """The pictures below `root`, each file looked at once, and those in the prepared folder."""
+    """The pictures below `root`, each file looked at once, and those in the prepared folder, `folder`."""
 
     root: Path
     folder: Path

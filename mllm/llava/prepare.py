@@ -2,17 +2,18 @@
 
 import contextlib
 import itertools
+import os
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
 
-from mllm.llava.parse import Change, Draft, RefusedRowError, id_of, parse_row
+from mllm.llava.parse import Change, Draft, Picture, Reason, RefusedRowError, id_of, parse_row
 from mllm.llava.pictures import IMAGES, THREADS, Found, Gallery, PictureConfig
 from mllm.llava.rows import FORMAT, PREPARED, ROWS, ROWS_PER_GROUP, Row
 from mllm.llava.rows_writer import RowsWriter, writing_rows
@@ -52,12 +53,12 @@ def prepare(
 
     Example: rice llava prepare blip_laion_cc_sbu_558k.json --images pretrain/images --out rows/stage1
 
-    A mixture: rice llava prepare LLaVA-NeXT-Data/ mantis/train.json --images mantis --out rows/stage2
+    A mixture: rice llava prepare LLaVA-NeXT-Data/ mantis/train.json --out rows/stage2
 
     Args:
         rows: Files, or folders of Parquet files as the hub has them.
         out: Folder to write: a new one, or the one that this command wrote.
-        images: Folder that image paths start from; the one of the files where it is not given.
+        images: Folder that image paths start from; each file's own folder where it is not given.
         pictures: Which pictures are taken.
         strict: Write nothing, and say why, where a row would be refused.
     """
@@ -79,19 +80,20 @@ def prepare_rows(
 ) -> dict[str, Any]:
     """Write `out` as a whole, from files or folders of rows; returns what prepared.json says.
 
-    images: the image root; None: the folder of the files. strict: a refused row is an error.
+    images: the image root; None: paths start from the folder of the file that names them. strict: a refused row is an
+    error.
     Errors: RiceError: a source that cannot be read; no row is left; `out` holds something else; see `strict`.
     """
     found = find_sources(sources)
-    root = _image_root(found, images)
+    root, prefixes = _image_root(found, images)
     facts = _facts(found, root, config, progress)
     _refuse_foreign(out, facts, sources)
     with _replaced(out) as folder:
         gallery = Gallery(root, folder, config)
         with writing_rows(folder / ROWS) as writer, ThreadPoolExecutor(THREADS, thread_name_prefix="look") as pool:
             mixture = _Mixture(gallery, pool, writer)
-            tallies = {source.name: mixture.add(source, progress) for source in found}
-        _check(total(tallies.values()), strict)
+            tallies = {source.name: mixture.add(source, prefixes[source.name], progress) for source in found}
+        _check(total(tallies.values()), root, strict)
         report = _report(found, tallies, facts, config)
         report |= {"pictures": writer.pictures, "text_only": writer.text_only, "fingerprint": writer.fingerprint()}
         write_json(folder / PREPARED, report)
@@ -106,16 +108,16 @@ class _Mixture:
         self.gallery, self.pool, self.writer = gallery, pool, writer
         self.taken: Counter[str] = Counter()
 
-    def add(self, source: Source, progress: Progress) -> Tally:
-        """Write the source's rows; returns what became of them."""
+    def add(self, source: Source, prefix: str, progress: Progress) -> Tally:
+        """Write the source's rows; returns what became of them. prefix: of its image paths."""
         tally = Tally()
         values = progress.track(enumerate(source.values()), f"reading {source.name}", source.count())
         while batch := list(itertools.islice(values, _PARQUET_BATCH if source.in_parquet else _BATCH)):
-            self._add(source, batch, tally)
+            self._add(source, prefix, batch, tally)
         return tally
 
-    def _add(self, source: Source, batch: list[tuple[int, Any]], tally: Tally) -> None:
-        drafts = [(id_of(value) or f"{source.name}-{index}", _parsed(value)) for index, value in batch]
+    def _add(self, source: Source, prefix: str, batch: list[tuple[int, Any]], tally: Tally) -> None:
+        drafts = [(id_of(value) or f"{source.name}-{index}", _parsed(value, prefix)) for index, value in batch]
         named = [picture for _, draft in drafts if isinstance(draft, Draft) for picture in draft.pictures]
         looked = self.gallery.look(named, self.pool)
         for name, draft in drafts:
@@ -144,29 +146,37 @@ class _Mixture:
         return chosen
 
 
-def _parsed(value: Any) -> Draft | RefusedRowError:
+def _parsed(value: Any, prefix: str) -> Draft | RefusedRowError:
     if isinstance(value, RefusedRowError):  # a line that is no JSON
         return value
     try:
-        return parse_row(value)
+        draft = parse_row(value)
     except RefusedRowError as error:
         return error
+    placed = (picture if picture.content is not None else Picture(prefix + picture.path) for picture in draft.pictures)
+    return replace(draft, pictures=tuple(placed)) if prefix else draft
 
 
 def _row(name: str, draft: Draft, found: Sequence[Found]) -> Row:
     return Row(name, draft.turns, tuple(one.name for one in found), tuple((one.height, one.width) for one in found))
 
 
-def _image_root(sources: Sequence[Source], images: Path | None) -> Path:
-    """Errors: RiceError where there is no such folder, or several may be meant."""
-    folders = [images] if images is not None else sorted({source.files[0].parent for source in sources})
-    if not folders:
+def _image_root(sources: Sequence[Source], images: Path | None) -> tuple[Path, dict[str, str]]:
+    """The image root, and what stands before the image paths of each source, "" or "FOLDER/".
+
+    Where `images` is not given, a source's paths start from its own folder, and the root is what all folders share.
+    Errors: RiceError where there is no such folder.
+    """
+    if not sources:
         raise RiceError("expected files of rows before --out: .json, .jsonl or .parquet")
-    if len(folders) > 1:
-        raise RiceError(f"the files lie in {len(folders)} folders; say with --images where image paths start from")
-    if not folders[0].is_dir():
-        raise RiceError(f"expected the folder of the pictures, found none at {folders[0]}; correct --images")
-    return folders[0].resolve()
+    if images is not None:
+        if not images.is_dir():
+            raise RiceError(f"expected the folder of the pictures, found none at {images}; correct --images")
+        return images.resolve(), {source.name: "" for source in sources}
+    folders = {source.name: source.folder.resolve() for source in sources}
+    root = Path(os.path.commonpath(folders.values()))
+    below = {name: folder.relative_to(root).as_posix() for name, folder in folders.items()}
+    return root, {name: "" if path == "." else f"{path}/" for name, path in below.items()}
 
 
 def _facts(sources: Sequence[Source], root: Path, config: PictureConfig, progress: Progress) -> dict[str, Any]:
@@ -199,12 +209,13 @@ def _replaced(out: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _check(whole: Tally, strict: bool) -> None:
+def _check(whole: Tally, root: Path, strict: bool) -> None:
     """Errors: RiceError with all reasons where no row is left, or one is refused and none may be."""
     refused = whole.read - whole.kept
     if not whole.kept or (strict and refused):
         wish = "every row to be sound" if strict else "rows to train on"
         said = "; ".join(whole.reasons()) or "the files are empty"
+        said += f"; image paths start from {root}" if whole.refused[Reason.MISSING] else ""
         raise RiceError(f"expected {wish}, {refused:,} of {whole.read:,} are refused: {said}")
 
 

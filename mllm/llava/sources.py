@@ -25,9 +25,13 @@ _COLUMNS = (*TURNS, "id", "image", "images", "question", "questionId", "answers"
 
 @dataclass(frozen=True)
 class Source:
-    """Rows of one file, or of a folder's Parquet files. name: unique among the sources of one call."""
+    """Rows of one file, or of a folder's Parquet files.
+
+    name: unique among the sources of one call. folder: that of the file, or the one that was named.
+    """
 
     name: str
+    folder: Path
     files: tuple[Path, ...]
 
     @property
@@ -67,7 +71,7 @@ def find_sources(places: Sequence[Path]) -> list[Source]:
         stem = place.resolve().name if place.is_dir() else place.stem
         name = next(n for n in (stem, *(f"{stem}-{k}" for k in range(2, len(places) + 2))) if n not in taken)
         taken.add(name)
-        sources.append(Source(name, files))
+        sources.append(Source(name, place if place.is_dir() else place.parent, files))
     return sources
 
 

@@ -142,7 +142,8 @@ def test_strict_refuses_everything_in_one_line_and_writes_nothing(tmp_path: Path
         made(tmp_path, rows, strict=True)
     assert str(error.value) == (
         "expected every row to be sound, 5 of 6 are refused: "
-        "wrong number of <image> marks: 1 (b); missing image: 4 (m0, m1, m2, ...)"
+        "wrong number of <image> marks: 1 (b); missing image: 4 (m0, m1, m2, ...); "
+        f"image paths start from {tmp_path}"
     )
     assert sorted(path.name for path in tmp_path.iterdir()) == ["0.json", "a.png", "strip.png", "text.png"]
     assert made(tmp_path, [row("a"), row("a")], strict=True)["kept"] == 2  # what is changed is not refused
@@ -223,23 +224,28 @@ def test_pictures_in_parquet_are_kept_beside_the_rows_and_others_stay_where_they
         prepare_rows([data], tmp_path, data / "out", config=PictureConfig(), progress=SilentProgress())
 
 
-def test_where_pictures_are_must_be_clear(tmp_path: Path) -> None:
-    for folder in ("a", "b"):
-        (tmp_path / folder).mkdir()
+def test_paths_start_from_the_folder_of_their_file_or_from_the_one_that_is_given(tmp_path: Path) -> None:
+    for edge, folder in enumerate(("a", "b/c"), start=5):
+        (tmp_path / folder).mkdir(parents=True)
         (tmp_path / folder / "rows.json").write_text(json.dumps([row()]))
-    Image.new("RGB", (40, 20)).save(tmp_path / "a.png")
-    files = [tmp_path / folder / "rows.json" for folder in ("a", "b")]
+        Image.new("RGB", (edge, edge)).save(tmp_path / folder / "a.png")
+    Image.new("RGB", (9, 9)).save(tmp_path / "a.png")
+    files = [tmp_path / folder / "rows.json" for folder in ("a", "b/c")]
 
-    def go(paths: list[Path], images: Path | None) -> dict[str, Any]:
-        return prepare_rows(paths, images, tmp_path / "out", config=PictureConfig(), progress=SilentProgress())
+    def names_and_sizes(paths: list[Path], images: Path | None, out: str) -> list[tuple[str, int]]:
+        prepare_rows(paths, images, tmp_path / out, config=PictureConfig(), progress=SilentProgress())
+        rows = Rows(tmp_path / out)
+        return [(one.images[0], rows.open_image(one, 0).width) for one in rows]
 
-    with pytest.raises(RiceError, match="the files lie in 2 folders; say with --images"):
-        go(files, None)
-    with pytest.raises(RiceError, match="expected the folder of the pictures, found none at .*none"):
-        go(files, tmp_path / "none")
+    assert names_and_sizes(files, None, "1") == [("a/a.png", 5), ("b/c/a.png", 6)]
+    assert names_and_sizes(files[1:], None, "2") == [("a.png", 6)]
+    assert names_and_sizes(files, tmp_path, "3") == [("a.png", 9)] * 2
+    with pytest.raises(RiceError, match="expected the folder of the pictures, found none at .*none; correct --images"):
+        names_and_sizes(files, tmp_path / "none", "4")
+    with pytest.raises(RiceError, match=r"2 of 2 are refused: missing image: 2 \(a, a\); image paths start from .*/b"):
+        names_and_sizes(files, tmp_path / "b", "4")
     with pytest.raises(RiceError, match="expected files of rows before --out"):
-        go([], None)
-    assert go(files, tmp_path)["kept"] == 2
+        names_and_sizes([], None, "4")
 
 
 def test_the_command_says_what_was_left_out_and_why(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
