@@ -99,6 +99,7 @@ def parse_row(value: Any) -> Draft:
     """
     if not isinstance(value, dict):
         raise RefusedRowError(Reason.NO_OBJECT, type(value).__name__)
+    value = {key: found for key, found in value.items() if found is not None}  # in Parquet all rows have all columns
     _refuse_media(value)
     if "question" in value and not any(key in value for key in TURNS):
         value = _docvqa(value)
@@ -110,7 +111,9 @@ def parse_row(value: Any) -> Draft:
 
 def id_of(value: Any) -> str | None:
     """A row's own id as text; None where it has none that is a text or a whole number."""
-    found = value.get("id", value.get("questionId")) if isinstance(value, dict) else None
+    found = value.get("id") if isinstance(value, dict) else None
+    if found is None and isinstance(value, dict):
+        found = value.get("questionId")
     if isinstance(found, bool) or not isinstance(found, str | int):
         return None
     return str(found).encode("utf-8", "backslashreplace").decode() or None
@@ -145,7 +148,7 @@ def _turns(value: dict[str, Any]) -> list[Turn]:
 
 
 def _turn(value: Any) -> Turn:
-    found = value if isinstance(value, dict) else {}
+    found = {key: one for key, one in value.items() if one is not None} if isinstance(value, dict) else {}
     role, text = found.get("from", found.get("role")), found.get("value", found.get("content"))
     if not isinstance(role, str) or not isinstance(text, str):
         raise RefusedRowError(Reason.BAD_TURN, _short(value))
@@ -181,7 +184,7 @@ def _alternating(turns: Sequence[Turn], changes: list[Change]) -> list[Turn]:
 
 
 def _pictures(value: dict[str, Any]) -> tuple[Picture, ...]:
-    named = [value[key] for key in ("image", "images") if value.get(key) not in (None, [])]
+    named = [value[key] for key in ("image", "images") if value.get(key, []) != []]
     if len(named) > 1:
         raise RefusedRowError(Reason.BAD_IMAGE, "both image and images")
     return tuple(_picture(one) for found in named for one in (found if isinstance(found, list) else [found]))

@@ -20,8 +20,8 @@ from PIL import Image, UnidentifiedImageError
 
 from mllm.llava.parse import Picture, Reason, RefusedRowError
 from rice.curate.scan import FORMATS, one_line, orientation_of
-from rice.data.picture import DECODER_ERRORS, open_picture
-from rice.errors import RiceError, check_ranges
+from rice.data.picture import DECODER_ERRORS
+from rice.errors import check_ranges
 from rice.files import UnsafePathError, safe_join
 
 IMAGES = "images"
@@ -121,13 +121,9 @@ class Gallery:
         path = self._place(name)
         try:
             with open(path, "rb") as file:  # noqa: PTH123 - a Path costs as much as the header
-                _, height, width = header(file)
-            if self.config.decode:
-                open_picture(Path(path))
+                _, height, width = header(file, decode=self.config.decode)
         except DECODER_ERRORS as error:
             raise RefusedRowError(Reason.UNREADABLE, f"{shown(name)}: {_said(error)}") from error
-        except RiceError as error:
-            raise RefusedRowError(Reason.UNREADABLE, f"{shown(name)}: {_said(error.__cause__ or error)}") from error
         return Found(name, height, width)
 
     def _place(self, name: str) -> str:
@@ -154,10 +150,7 @@ class Gallery:
 
     def _bytes(self, content: bytes) -> Found:
         try:
-            kind, height, width = header(io.BytesIO(content))
-            if self.config.decode:
-                with Image.open(io.BytesIO(content), formats=FORMATS) as picture:
-                    picture.load()
+            kind, height, width = header(io.BytesIO(content), decode=self.config.decode)
         except DECODER_ERRORS as error:
             raise RefusedRowError(Reason.UNREADABLE, _said(error)) from error
         digest = hashlib.sha256(content).hexdigest()[:32]
@@ -174,9 +167,14 @@ class Gallery:
             raise RefusedRowError(Reason.EDGE, said)
 
 
-def header(file: IO[bytes]) -> tuple[str, int, int]:
-    """(Pillow's name of the format, height, width) of the upright picture. Errors: those of DECODER_ERRORS."""
+def header(file: IO[bytes], *, decode: bool = False) -> tuple[str, int, int]:
+    """(Pillow's name of the format, height, width) of the upright picture. Errors: those of DECODER_ERRORS.
+
+    decode: also decode it. EXIF that stands behind a PNG's pixels is known only then.
+    """
     with Image.open(file, formats=FORMATS) as picture:
+        if decode:
+            picture.load()
         # Of a TIFF, Pillow says the size that it has upright.
         swapped = orientation_of(picture) in _TURNED and picture.format != "TIFF"
         width, height = picture.size[::-1] if swapped else picture.size

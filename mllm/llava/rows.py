@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image, ImageOps
 
+from rice.data.picture import DECODER_ERRORS, open_picture
 from rice.errors import RiceError
 from rice.files import read_object, safe_join
 
@@ -142,15 +143,18 @@ class Rows(Sequence[Row]):
         Errors: RiceError naming the file: missing, damaged, or of another size than when it was prepared.
         """
         from rice.data.decode import to_rgb  # torch
-        from rice.data.picture import open_picture
 
         path = self.path(row, k)
-        picture = ImageOps.exif_transpose(open_picture(path))
+        picture = open_picture(path)
+        try:
+            picture = ImageOps.exif_transpose(picture)
+        except DECODER_ERRORS as error:  # of damaged EXIF
+            raise RiceError(f"cannot tell how to turn the image {path}: {error}; replace it") from error
         height, width = row.sizes[k]
         if picture.size != (width, height):
             raise RiceError(
                 f"{path} has {picture.width}x{picture.height} pixels, and had {width}x{height} when row {row.id!r} was "
-                f"prepared; prepare the rows anew"
+                f"prepared; prepare the rows anew, with --decode"
             )
         return to_rgb(picture)
 

@@ -43,6 +43,8 @@ EXPECTED = (Turn("user", "<image>\nWhat is it?"), Turn("assistant", "A cat."))
         {"id": "a", "images": ["a.jpg"], "conversation": [
             {"role": "user", "content": "<image>\nWhat is it?"}, {"role": "assistant", "content": "A cat."}]},
         llava({"role": "user", "content": "<image>\nWhat is it?"}, ANSWER),
+        llava({"from": None, "role": "user", "value": None, "content": "<image>\nWhat is it?"}, ANSWER, question=None),
+        llava(id=None, questionId="a", messages=None),
     ],
 )  # fmt: skip
 def test_every_layout_says_the_same(row: dict[str, Any]) -> None:

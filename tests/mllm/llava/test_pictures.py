@@ -47,6 +47,18 @@ def test_the_header_tells_the_size_that_the_picture_has_upright(suffix: str, ori
     assert found == [Found(f"a.{suffix}", upright.height, upright.width)]
 
 
+def test_decoding_also_finds_exif_behind_the_pixels_of_a_png(tmp_path: Path) -> None:
+    save(tmp_path / "a.png", orientation=6)
+    content = (tmp_path / "a.png").read_bytes()
+    start = content.index(b"eXIf") - 4
+    length = int.from_bytes(content[start : start + 4], "big") + 12
+    chunk, end = content[start : start + length], content.index(b"IEND") - 4
+    (tmp_path / "a.png").write_bytes(content[:start] + content[start + length : end] + chunk + content[end:])
+    assert open_upright(tmp_path / "a.png").size == (20, 40)
+    assert look(gallery(tmp_path), Picture("a.png")) == [Found("a.png", 20, 40)]  # a header says nothing of it
+    assert look(gallery(tmp_path, decode=True), Picture("a.png")) == [Found("a.png", 40, 20)]
+
+
 def test_each_picture_that_cannot_be_used_has_its_reason(tmp_path: Path) -> None:
     save(tmp_path / "root" / "good.jpg")
     save(tmp_path / "root" / "strip.png", 10_000, 100)
