@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from mllm.llava.config import LlavaConfig
 from mllm.llava.model import LANGUAGE, Llava, part_of
+from rice.encoders.hf import quiet
 from rice.errors import RiceError, require
 
 OTHERS = "others.safetensors"
@@ -41,7 +42,8 @@ def save_adapters(adapted: Any, folder: Path, state: Mapping[str, Tensor] | None
     """Adapters and what learnt besides; the language model itself is not in it. `state`: the values by plain names,
     where the model does not hold them."""
     values = {n.removeprefix(_WRAPPED): p for n, p in adapted.named_parameters()} if state is None else state
-    adapted.save_pretrained(folder, state_dict={_WRAPPED + name: value for name, value in values.items()})
+    with quiet():
+        adapted.save_pretrained(folder, state_dict={_WRAPPED + name: value for name, value in values.items()})
     others = {n: v for n, v in values.items() if "lora_" not in n and part_of(n) != LANGUAGE}
     save_file({name: value.detach().cpu().contiguous() for name, value in others.items()}, folder / OTHERS)
 

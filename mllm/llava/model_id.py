@@ -5,14 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mllm.llava.facts import FACTS
 from probes.import_formats.foreign import Whose
 from rice.encoders.cost import cost
 from rice.encoders.spec import EncoderReference
 from rice.errors import RiceError
 from rice.files import read_object, sha256_json, sha256_unchanged
-
-FACTS = "rice_llava.json"
-"""What `rice llava train` writes beside a model."""
 
 _WEIGHTS = (".safetensors", ".bin", ".pt")
 _PARTS = (".json", ".jinja", ".model", ".txt")

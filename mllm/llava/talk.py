@@ -7,58 +7,45 @@ from typing import Any
 import torch
 from PIL import Image, ImageOps
 
+from mllm.generation import Speaker
 from rice.data.decode import to_rgb
 from rice.data.picture import open_picture
-from rice.device import pick_device
-from rice.encoders.hf import quiet
-from rice.errors import RiceError
 
 
 class Talk:
     """Turns so far, and the model that answers. Pictures belong to the first question."""
 
-    def __init__(self, model: Any, processor: Any, pictures: Sequence[Image.Image], *, most: int) -> None:
+    def __init__(self, speaker: Speaker, pictures: Sequence[Image.Image], *, most: int) -> None:
         """`most`: tokens of an answer."""
-        self.model, self.processor, self.pictures, self.most = model, processor, list(pictures), most
+        self.speaker, self.pictures, self.most = speaker, list(pictures), most
         self.turns: list[dict[str, Any]] = []
 
     @classmethod
     def load(cls, model: str, images: Sequence[Path], *, device: str, most: int) -> "Talk":
         """From a folder or the hub. Errors: RiceError for what is no such model, or no picture."""
-        from transformers import AutoModelForImageTextToText, AutoProcessor
-
         pictures = [to_rgb(ImageOps.exif_transpose(open_picture(path))) for path in images]
-        chosen = pick_device(device)
-        try:
-            with quiet():
-                dtype = torch.bfloat16 if chosen.type == "cuda" else torch.float32
-                loaded = AutoModelForImageTextToText.from_pretrained(model, dtype=dtype).to(chosen).eval()
-                processor = AutoProcessor.from_pretrained(model)
-        except (OSError, ValueError) as error:
-            reason = " ".join(str(error).split())[:300]
-            raise RiceError(f"expected an image-text-to-text model of transformers, got {model!r}: {reason}") from error
-        return cls(loaded, processor, pictures, most=most)
+        return cls(Speaker(model, device=device), pictures, most=most)
 
     def ask(self, question: str, show: Callable[[str], None]) -> str:
         """The answer; `show` gets it piece by piece, and a line's end."""
         first = [{"type": "image"} for _ in self.pictures] if not self.turns else []
         self.turns.append({"role": "user", "content": [*first, {"type": "text", "text": question}]})
-        text = self.processor.apply_chat_template(self.turns, add_generation_prompt=True, tokenize=False)
-        inputs = self.processor(images=[self.pictures] if self.pictures else None, text=text, return_tensors="pt").to(
-            self.model.device
-        )
+        processor, model = self.speaker.processor, self.speaker.model
+        text = processor.apply_chat_template(self.turns, add_generation_prompt=True, tokenize=False)
+        nested = [self.pictures] if self.pictures else None
+        inputs = processor(images=nested, text=[text], return_tensors="pt").to(self.speaker.device)
         if "pixel_values" in inputs:
-            inputs["pixel_values"] = inputs["pixel_values"].to(self.model.dtype)
+            inputs["pixel_values"] = inputs["pixel_values"].to(model.dtype)
         answer = self._generate(inputs, show)
         self.turns.append({"role": "assistant", "content": [{"type": "text", "text": answer}]})
         return answer
 
     def _generate(self, inputs: Any, show: Callable[[str], None]) -> str:
-        streamer = _Pieces(self.processor.tokenizer, show)
+        streamer = _Pieces(self.speaker.tokenizer, show)
         with torch.no_grad():
-            ids = self.model.generate(**inputs, max_new_tokens=self.most, do_sample=False, streamer=streamer)
+            ids = self.speaker.model.generate(**inputs, max_new_tokens=self.most, do_sample=False, streamer=streamer)
         new = ids[0, inputs["input_ids"].shape[1] :]
-        text: str = self.processor.tokenizer.decode(new, skip_special_tokens=True)
+        text: str = self.speaker.tokenizer.decode(new, skip_special_tokens=True)
         return text.strip()
 
 

@@ -85,7 +85,7 @@ def test_both_stages_train_save_and_load_with_equal_logits_and_generate(
     assert (facts.tiling, facts.layer) == ("2x2+1", -1 if kind == "own" else -2)
     assert facts.examples == {STAGE1: 12, STAGE2: 12}
     assert processor.image_processor.image_grid_pinpoints == [[64, 64]]
-    losses = [line for line in (tmp_path / "out" / STAGE2 / "metrics.jsonl").read_text().splitlines()]
+    losses = list((tmp_path / "out" / STAGE2 / "metrics.jsonl").read_text().splitlines())
     assert len(losses) == 2
 
 

@@ -17,6 +17,7 @@ from mllm.llava.processor import prepare_tokenizer
 from mllm.llava.prompts import Prompt
 from mllm.llava.tiling import Tiling
 from rice.encoders.base import Encoder
+from rice.encoders.hf import quiet
 
 
 def byte_tokenizer() -> Any:
@@ -51,7 +52,8 @@ def llava_around(encoder: Encoder, tiling: Tiling, *, layer: int = -2, tied: boo
 
 def write_lm(folder: Path) -> Path:
     """As a folder of transformers."""
-    tiny_qwen().save_pretrained(folder)
+    with quiet():
+        tiny_qwen().save_pretrained(folder)
     byte_tokenizer().save_pretrained(folder)
     return folder
 
