@@ -85,7 +85,7 @@ def _lines(path: Path) -> Iterator[Any]:
 
 def _opened(path: Path) -> Any:
     try:
-        return pq.ParquetFile(path)
+        return pq.ParquetFile(path, pre_buffer=False)  # with it, the whole file would be held
     except (pa.ArrowException, OSError) as error:
         raise _unreadable(path, error) from error
 

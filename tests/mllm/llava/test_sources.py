@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -57,6 +58,18 @@ def test_a_folder_of_parquet_files_is_one_source_in_order_of_their_names(tmp_pat
 def test_columns_that_are_not_of_rows_are_not_read(tmp_path: Path) -> None:
     pq.write_table(pa.Table.from_pylist([ROWS[0] | {"ocr": "x" * 1000}]), tmp_path / "a.parquet")
     assert list(only(tmp_path / "a.parquet").values()) == ROWS[:1]
+
+
+def test_a_parquet_file_is_read_in_the_memory_of_a_few_of_its_groups(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0)
+    rows = [ROWS[0] | {"image": {"bytes": noise.bytes(50_000), "path": None}} for _ in range(640)]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet", row_group_size=16)
+    del rows
+    before, peak = pa.total_allocated_bytes(), 0
+    for _ in only(tmp_path / "a.parquet").values():
+        peak = max(peak, pa.total_allocated_bytes() - before)
+    assert (tmp_path / "a.parquet").stat().st_size > 30e6
+    assert peak < 15e6
 
 
 def test_sources_are_named_apart_and_their_bytes_are_known(tmp_path: Path) -> None:
