@@ -5,6 +5,7 @@ Shapes: B conversations, T tokens.
 """
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ Content = dict[str, Any]
 """{"type": "text", "text": str}, or {"type": "image"}; pictures come beside it, in order."""
 
 DEFAULT_NEW_TOKENS = 1024
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f]")
 _READ = ("max_new_tokens", "temperature", "do_sample", "top_p", "top_k", "num_beams", "until")
 
 
@@ -88,7 +90,8 @@ class Conversation:
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """`tokens`: generated ones, the end of the answer not among them."""
+    """`text`: without control characters, which MMBench's scorer, for one, cannot write into its table. `tokens`:
+    generated ones, the end of the answer not among them."""
 
     text: str
     tokens: int
@@ -205,7 +208,7 @@ class Speaker:
     def _read(self, ids: list[int], decoding: Decoding, prompt: int) -> Answer:
         count = next((i for i, token in enumerate(ids) if token in self.ends), len(ids))
         text = self.tokenizer.decode(ids[:count], skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        return Answer(text=decoding.cut(text), tokens=count, prompt_tokens=prompt)
+        return Answer(text=decoding.cut(_CONTROL.sub("", text)), tokens=count, prompt_tokens=prompt)
 
 
 class _Finite:

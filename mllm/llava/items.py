@@ -98,9 +98,10 @@ def _means(rows: "pd.DataFrame", prefix: str, weights_RN: "NDArray[np.float64]")
 
 
 def _score(value: Any) -> float | None:
-    """A number, or the one that a task's own record calls its score."""
+    """A number, or what a task's own record calls its score, or whether its answer is the true one (LiveXiv)."""
     if isinstance(value, dict):
-        value = value.get("score")
+        told, true = (str(value.get(name)).strip().lower() for name in ("pred", "answer"))
+        value = value["score"] if "score" in value else told == true if {"pred", "answer"} <= value.keys() else None
     return float(value) if isinstance(value, bool | int | float) and math.isfinite(value) else None
 
 

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -54,6 +54,11 @@ def run(spec: dict[str, Any]) -> None:
 
     from mllm.lmms_model import RiceLlava
 
+    manager = TaskManager(include_path=spec["include"] or None, model_name=NAME)
+    for task in spec["tasks"]:
+        if task["yaml"] is not None:
+            manager.task_index[task["name"]] = {"type": "task", "yaml_path": task["yaml"]}
+    _check_code(manager, [task["name"] for task in spec["tasks"]])
     model = RiceLlava(
         spec["model"],
         device=spec["device"],
@@ -61,10 +66,6 @@ def run(spec: dict[str, Any]) -> None:
         batch_size=spec["batch_size"],
         system_prompt=spec["system_prompt"],
     )
-    manager = TaskManager(include_path=spec["include"] or None, model_name=NAME)
-    for task in spec["tasks"]:
-        if task["yaml"] is not None:
-            manager.task_index[task["name"]] = {"type": "task", "yaml_path": task["yaml"]}
     for task in spec["tasks"]:
         _say(f"--- {task['name']}")
         with _place(Path(task["folder"])) as folder:
@@ -87,6 +88,29 @@ def run(spec: dict[str, Any]) -> None:
             _keep(results, arguments, folder, tracker)
 
 
+def _check_code(manager: Any, tasks: Sequence[str]) -> None:
+    """Import all that scores the tasks before the model is loaded: some need packages that lmms-eval does not bring.
+
+    Errors: RiceError naming the task and the package.
+    """
+    for name in tasks:
+        try:
+            manager._get_config(name)
+        except ImportError as error:
+            missing = next((e for e in _chain(error) if isinstance(e, ModuleNotFoundError) and e.name), error)
+            package = getattr(missing, "name", None) or str(error)
+            raise RiceError(
+                f"task {name} needs the package {package}, which lmms-eval does not bring; install it"
+            ) from error
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """An error and what led to it, the first cause first."""
+    if error is not None:
+        yield from _chain(error.__cause__ or error.__context__)
+        yield error
+
+
 @contextlib.contextmanager
 def _place(path: Path) -> Iterator[Path]:
     """The folder of a task, which the first process alone publishes."""
@@ -107,10 +131,12 @@ def _keep(results: dict[str, Any], arguments: argparse.Namespace, folder: Path, 
     tracker.save_results_aggregated(results=results, samples=samples, datetime_str=results["date"])
     for task in results["configs"]:
         tracker.save_results_samples(task_name=task, samples=samples[task])
-    for pattern, name in (("*_results.json", RESULTS), ("*_samples_*.jsonl", SAMPLES)):
-        found = list(folder.rglob(pattern))
+    (task,) = results["configs"]
+    written = {f"{tracker.date_id}_results.json": RESULTS, f"{tracker.date_id}_samples_{task}.jsonl": SAMPLES}
+    for theirs, name in written.items():
+        found = list(folder.rglob(theirs))
         if len(found) != 1:  # lmms-eval reports a failure to write as a warning
-            raise RiceError(f"expected one {pattern} of lmms-eval, found {len(found)}; is the disk full?")
+            raise RiceError(f"expected {theirs} of lmms-eval, found {len(found)} of them; is the disk full?")
         found[0].rename(folder / name)
     for path in folder.iterdir():
         if path.is_dir() and not any(path.iterdir()):
@@ -137,8 +163,8 @@ def _start(file: Path, processes: int) -> int:
 
 
 def _reason(error: BaseException) -> str:
-    while type(error).__name__ == "RetryError" and error.__context__ is not None:  # lmms-eval tries some steps again
-        error = error.__context__
+    while type(error).__name__ == "RetryError" and error.__cause__ is not None:  # lmms-eval tries some steps again
+        error = error.__cause__
     text = " ".join(str(error).split())
     return text if isinstance(error, RiceError) else f"{type(error).__name__}: {text}"
 

@@ -3,6 +3,7 @@
 import copy
 import importlib.metadata
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -74,6 +75,7 @@ def test_an_answer_is_the_argmax_of_the_model_s_own_logits_without_a_cache(folde
             inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
         count = inputs["input_ids"].shape[1] - width
         words = processor.tokenizer.decode(inputs["input_ids"][0, width:], skip_special_tokens=True)
+        words = re.sub(r"[\x00-\x08\x0b\x0c\x0e-\x1f]", "", words)
         if count:
             assert speaker.answer([one, asked("what", 1)], Decoding(max_new_tokens=count))[0].text == words
         checked += count

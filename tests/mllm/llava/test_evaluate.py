@@ -1,5 +1,6 @@
 """Scores of lmms-eval reach the store as its file has them, with what they were measured on; errors store nothing."""
 
+import importlib.util
 import json
 import math
 import os
@@ -18,9 +19,11 @@ from mllm.llava.model_id import FACTS, ModelId
 from mllm.llava.scores import Scored, livexiv_mean, printed_scale
 from probes.import_formats.scales import LIVEXIV, LIVEXIV_VERSIONS, TABLE_1
 from probes.protocol import Metric
-from probes.results import documents, items_path, load
+from probes.results import documents, items_path, load, rows_of
 from rice.errors import RiceError
 
+OF_OCRBENCH_V2 = ("apted", "distance", "editdistance", "jieba", "Levenshtein", "Polygon")
+"""What lmms-eval's scorer of OCRBench v2 imports, and lmms-eval does not bring."""
 DOCVQA = Path(__file__).resolve().parents[4] / "shared" / "data" / "docvqa"
 
 
@@ -142,6 +145,18 @@ def test_a_model_that_raises_fails_with_one_line_and_stores_nothing_of_its_task(
 
 
 @pytest.mark.slow
+def test_a_task_that_needs_another_package_says_so_before_the_model_is_loaded(
+    room: Path, done: Path, tmp_path: Path
+) -> None:
+    tasks = write_task(tmp_path / "tasks", name="fancy")
+    (tasks / "fancy_parts.py").write_text("import no_such_scorer\n")
+    with pytest.raises(RiceError, match="task fancy needs the package no_such_scorer"):
+        evaluate(room / "mini/model", "fancy", tmp_path / "out", include=[tasks], device="cpu")
+    assert "Loading weights" in (done / LOG).read_text()
+    assert "Loading weights" not in (tmp_path / "out" / LOG).read_text()
+
+
+@pytest.mark.slow
 def test_local_files_take_the_place_of_the_hub_s_and_lmms_eval_s_own_scorer_judges(
     room: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -181,6 +196,59 @@ def test_local_files_take_the_place_of_the_hub_s_and_lmms_eval_s_own_scorer_judg
     assert (metric.name, metric.n, metric.unit, metric.split) == ("anls", 4, "fraction", "validation")
     assert "task docvqa_val of version" in metric.protocol
     assert "a fraction, printed times 100; greedy; at most 32 new tokens" in metric.protocol
+
+
+def benchmark_rows(task: str) -> list[dict[str, Any]]:
+    """Two questions with the columns that the task has on the hub."""
+    every = {
+        "questionId": "1",
+        "question_id": "a",
+        "index": 1,
+        "options": ["red", "blue"],
+        "hint": "nan",
+        "source": "x",
+    }
+    every |= {"A": "red", "B": "blue", "C": "one", "D": "two", "option_a": "red", "option_b": "blue", "option_c": "one"}
+    every |= {"option_d": "two", "gt": "A", "split": "dev", "L2-category": "x", "l2_category": "object counting"}
+    every |= {"type": "human_test", "dataset": "HME100k", "question_type": "Doc-oriented VQA", "ocr_tokens": ["a"]}
+    every |= {"answers": ["red", "blue"], "answer": "A", "eval": "", "category": "fine-grained perception"}
+    own = {
+        "mme": [{"answer": yes, "category": kind} for kind in ("count", "code_reasoning") for yes in ("Yes", "No")],
+        "pope": [{"answer": "yes"}, {"answer": "no"}],
+        "ai2d": [{"answer": "0"}, {"answer": "1"}],
+        "ocrbench_v2": [{"type": "cognition VQA en"}, {"type": "cognition VQA cn"}],
+        "mmbench_en_dev_static": [{"index": 1}, {"index": 2}],
+    }
+    rows = own.get(task, [{}, {"type": "augmented"}])
+    return [every | {"image": picture(i), "question": f"is it {i}"} | changes for i, changes in enumerate(rows)]
+
+
+@pytest.mark.slow
+def test_every_column_of_table_1_is_filled_from_local_files_alone(
+    room: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from datasets import Dataset
+
+    from reports.measurements import measurements
+    from reports.paper.beside import beside
+
+    absent = [name for name in OF_OCRBENCH_V2 if importlib.util.find_spec(name) is None]
+    asked = [task for task in find_tasks("table1") if task.name != "ocrbench_v2" or not absent]
+    for task in asked:
+        folder = tmp_path / "data" / task.name
+        folder.mkdir(parents=True)
+        Dataset.from_list(benchmark_rows(task.name)).to_parquet(folder / f"{task.split}-00000-of-00001.parquet")
+    out = tmp_path / "out"
+    forbid_network(tmp_path, monkeypatch)
+    names = "table1" if not absent else ",".join(task.name for task in asked)
+    scored = evaluate(room / "mini/model", names, out, data=tmp_path / "data", batch_size=8, limit=4)
+    assert [one.result.dataset for one in scored] == [*(task.name for task in asked), LIVEXIV]
+    cells = [cell for cell in beside(measurements(rows_of(documents(out)))) if cell.table == "1"]
+    assert [cell.column for cell in cells] == [c for c in TABLE_1 if c != "OCRBenchV2" or not absent]
+    assert {cell.row for cell in cells} == {"CLIP ViT-L-14-336px Qwen2.5-7B"}
+    assert not any("recorded" in text for cell in cells for text in cell.differs)
+    with_items = {one.result.dataset for one in scored if one.items is not None}
+    assert with_items >= {"infovqa_val", "chartqa", "textvqa_val", "ai2d", "pope", "realworldqa", *LIVEXIV_VERSIONS}
 
 
 def anls(answer: str, truths: list[str]) -> float:
