@@ -26,6 +26,8 @@ from rice.errors import RiceError
 from rice.files import atomic_folder, read_object
 
 FAILURE = "failed: "
+_WRAPPERS = ("RetryError", "DatasetGenerationError")
+"""Say nothing of what they hold: lmms-eval tries some steps again, and the library datasets reads files."""
 RESULTS, SAMPLES = "results.json", "samples.jsonl"
 
 
@@ -163,7 +165,7 @@ def _start(file: Path, processes: int) -> int:
 
 
 def _reason(error: BaseException) -> str:
-    while type(error).__name__ == "RetryError" and error.__cause__ is not None:  # lmms-eval tries some steps again
+    while type(error).__name__ in _WRAPPERS and error.__cause__ is not None:
         error = error.__cause__
     text = " ".join(str(error).split())
     return text if isinstance(error, RiceError) else f"{type(error).__name__}: {text}"

@@ -119,14 +119,19 @@ def _described(metric: Metric, task: str, document: Document) -> Metric:
     """With the unit and the printed scale, and how the answers came about, in the protocol's text."""
     config = document.value["configs"].get(task) or {}
     scale, unit = scale_of(task, metric.name), metric.unit
-    metadata = config.get("metadata")
-    if scale is None and isinstance(metadata, dict) and metadata.get("unit") in _UNITS:
-        unit = metadata["unit"]
+    if scale is None:
+        unit = next((one["unit"] for one in _metadata(config) if one.get("unit") in _UNITS), unit)
     decoding = Decoding.of(config.get("generation_kwargs") or {})
     how = f"{decoding}; at most {decoding.max_new_tokens} new tokens"
     return dataclasses.replace(
         metric, unit=unit, protocol=f"{metric.protocol}; {printed_scale(task, metric.name, unit)}; {how}"
     )
+
+
+def _metadata(config: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Of a task's definition, which holds an object or a list of them."""
+    said = config.get("metadata")
+    return [one for one in (said if isinstance(said, list) else [said]) if isinstance(one, dict)]
 
 
 def printed_scale(task: str, metric: str, unit: str) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_model import IMAGE, picture, save_model
+from tiny_model import IMAGE, installed, picture, save_model
 
 from mllm.generation import Conversation, Decoding, Speaker
 from rice.errors import RiceError
@@ -283,20 +283,8 @@ def test_the_manifest_needs_neither_torch_nor_a_model(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("first", ["import mllm.lmms; mllm.lmms.MANIFEST", "import lmms_eval.models"])
 def test_lmms_eval_finds_the_plug_in_by_its_entry_point_whoever_is_imported_first(tmp_path: Path, first: str) -> None:
-    """An installation like an editable one: the entry points that pyproject.toml names, on the path."""
-    import tomllib
-
-    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
-    (group,) = (group for group in project["entry-points"] if group == "lmms_eval.models")
-    points = "".join(f"{name} = {value}\n" for name, value in project["entry-points"][group].items())
-    info = tmp_path / "rice_suite_plugin-0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: rice-suite-plugin\nVersion: 0\n")
-    (info / "entry_points.txt").write_text(f"[{group}]\n{points}")
     code = f"{first}\nfrom lmms_eval.models import get_model\nprint(get_model('rice_llava').__name__)"
-    path = os.pathsep.join([str(tmp_path), str(REPOSITORY)])
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, env=dict(os.environ) | {"PYTHONPATH": path}
-    )
+    environment = dict(os.environ) | {"PYTHONPATH": installed(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
     assert done.stdout.splitlines()[-1:] == ["RiceLlava"], done.stderr
     assert importlib.metadata.version("lmms-eval")

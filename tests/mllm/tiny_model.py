@@ -1,5 +1,6 @@
 """A random LLaVA-NeXT of width 32, made by transformers alone, saved with its processor; and local tasks to ask it."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,20 @@ def save_model(folder: Path, *, seed: int = 0, template: str | None = TEMPLATE) 
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
     return folder
+
+
+def installed(folder: Path) -> str:
+    """A PYTHONPATH on which this checkout is installed as an editable one is: with pyproject.toml's entry points."""
+    import tomllib
+
+    repository = Path(__file__).resolve().parents[2]
+    groups = tomllib.loads((repository / "pyproject.toml").read_text())["project"]["entry-points"]
+    points = "".join(f"{name} = {value}\n" for name, value in groups["lmms_eval.models"].items())
+    info = folder / "rice_suite_plugin-0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: rice-suite-plugin\nVersion: 0\n")
+    (info / "entry_points.txt").write_text(f"[lmms_eval.models]\n{points}")
+    return os.pathsep.join([str(folder), str(repository)])
 
 
 def picture(seed: int, height: int = 40, width: int = 56) -> Image.Image:

@@ -6,11 +6,13 @@ import math
 import os
 import shutil
 import statistics
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_model import picture, save_model, write_task
+from tiny_model import installed, picture, save_model, write_task
 
 from mllm.llava.benchmarks import SETS, find_tasks, read_definition
 from mllm.llava.evaluate import LOG, evaluate, metrics_of, run_tasks
@@ -18,6 +20,7 @@ from mllm.llava.items import resampling, scores_of, write_items
 from mllm.llava.model_id import FACTS, ModelId
 from mllm.llava.scores import Scored, livexiv_mean, printed_scale
 from probes.import_formats.scales import LIVEXIV, LIVEXIV_VERSIONS, TABLE_1
+from probes.imports import read_results
 from probes.protocol import Metric
 from probes.results import documents, items_path, load, rows_of
 from rice.errors import RiceError
@@ -305,6 +308,25 @@ def docvqa_parquet(root: Path) -> Path:
 
 
 @pytest.mark.slow
+def test_lmms_eval_s_own_command_gives_the_same_score_and_its_file_can_be_imported(
+    room: Path, done: Path, tmp_path: Path
+) -> None:
+    arguments = ["--model", "rice_llava", "--model_args", f"pretrained={room / 'mini/model'},device=cpu"]
+    arguments += ["--tasks", "squares", "--include_path", str(room / "tasks"), "--batch_size", "2", "--log_samples"]
+    arguments += ["--output_path", str(tmp_path / "logs"), "--verbosity", "DEBUG"]  # DEBUG: an error is its status
+    environment = dict(os.environ) | {"PYTHONPATH": installed(tmp_path), "HF_HUB_OFFLINE": "1"}
+    command = [sys.executable, "-m", "lmms_eval", "eval", *arguments]
+    subprocess.run(command, check=True, env=environment, cwd=tmp_path, capture_output=True)
+    (file,) = (tmp_path / "logs").rglob("*_results.json")
+    (ours,) = documents(done)
+    (imported,) = read_results(file)
+    (metric,), (own,) = imported.result.metrics, ours["metrics"]
+    assert (metric.value, metric.stderr, metric.n) == (own["value"], own["stderr"], own["n"])
+    assert imported.result.identity.config["task_hash"] == ours["identity"]["config"]["task_hash"]
+    assert imported.result.device == "unknown (imported)"
+
+
+@pytest.mark.slow
 def test_two_processes_give_the_scores_and_the_task_hash_of_one(room: Path, done: Path, tmp_path: Path) -> None:
     include = [room / "tasks"]
     (one,) = run_tasks(room / "mini/model", "squares", done, include=include, device="cpu")
@@ -472,6 +494,61 @@ def livexiv(version: int, count: int) -> Scored:
     )  # fmt: skip
     samples = [{"doc_id": i, LIVEXIV: {"score": float(i == 0)}} for i in range(count)]
     return Scored(result=result, items=scores_of(name, samples, {LIVEXIV: 1 / count}))
+
+
+def test_stored_items_give_intervals_and_comparisons_over_questions(tmp_path: Path) -> None:
+    """`rice compare` and `rice report` look for what knows a result's items by its probe's name."""
+    from probes.imports import plan
+    from reports.compare.resample import Resampler
+    from reports.measurements import measurements
+    from rice.progress import SilentProgress
+
+    scored = [livexiv(version, count=9) for version in range(1, 7)]
+    mean = livexiv_mean(scored)
+    assert mean is not None
+    for planned in plan(tmp_path, [one.as_import() for one in (*scored, mean)]):
+        planned.store(tmp_path)
+    found = measurements(rows_of(documents(tmp_path)))
+    resampler = Resampler(tmp_path, 200)
+    resampler.prepare([("lmms-eval", one["key"]) for one in found], SilentProgress())
+    drawn = {one["dataset"]: resampler.summary(one.cell, list(one.runs.values())) for one in found}
+    assert not resampler.notes
+    assert len(drawn) == 7
+    assert {estimate.items for estimate in drawn.values()} == {9, 54}
+    low, high = drawn[LIVEXIV].interval
+    assert low < 100 / 9 < high
+
+
+@pytest.mark.slow
+def test_the_verb_prints_a_line_a_score_and_units_come_from_the_task(
+    room: Path, done: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from rice import cli
+
+    tasks = write_task(tmp_path / "tasks", name="shares", count=3)
+    yaml = (
+        (tasks / "shares.yaml")
+        .read_text()
+        .replace("metadata: {version: 1.5}", "metadata: {version: 2.0, unit: fraction}")
+    )
+    (tasks / "shares.yaml").write_text(yaml)
+    out = tmp_path / "out"
+    shutil.copytree(done, out)
+    words = ["llava", "eval", str(room / "mini/model"), "--out", str(out), "--device", "cpu"]
+    cli.main([*words, "--tasks", "squares,shares", "--include", str(room / "tasks"), str(tasks), "--batch-size", "4"])
+    first, second, last = capsys.readouterr().out.splitlines()
+    values = {one["dataset"]: one["metrics"][0] for one in documents(out)}
+    squares, shares = values["squares"], values["shares"]
+    assert first == (f"CLIP  squares (test, n = 7)  length {squares['value']:.2f} ± {squares['stderr']:.2f}")
+    assert second == (
+        f"CLIP  shares (test, n = 3)  length {100 * shares['value']:.2f} ± {100 * shares['stderr']:.2f} %"
+    )
+    assert "rice tables" in last
+    assert "a fraction, shown times 100" in shares["protocol"]
+    with pytest.raises(SystemExit) as caught:
+        cli.main([*words, "--tasks", "no_such_task"])
+    assert caught.value.code == 2
+    assert capsys.readouterr().err.startswith("rice: error: expected --tasks table1, table5d or names")
 
 
 @pytest.mark.parametrize(
