@@ -6,7 +6,7 @@ and the memory of the answers' loss over whole logits. Exits 1 where a goal fail
 next, onevision  Trainings of the same samples, the same model, the same steps; learning rate 0, so that every round
       does the same work. Losses are compared first. "padded" is plain Trainer: random order, `--micro` samples a
       micro-batch, padded right to the longest, whole logits. "grouped" is its `group_by_length`, "rebalanced" its
-      `batch_rebalance`: they change which samples meet in a step, or how many a micro-batch has. Only real tokens count.
+      `batch_rebalance`: they change which samples meet in a step, or how many a micro-batch has. Real tokens count.
 loss  Forward and backward pass of head and loss on `--positions` hidden states of which `--answers` count, at Qwen2.5's
       152,064 entries: our chunks on answer positions over transformers' own on whole logits. Peak above what the
       weights take; the head's gradient is in both.

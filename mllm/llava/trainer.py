@@ -52,7 +52,7 @@ class TrainOutcome(NamedTuple):
     tokens: int
     seconds: float
     dropped: int
-    state: dict[str, Tensor] | None
+    state: dict[str, Tensor] | None = None
 
 
 def train(
@@ -73,7 +73,7 @@ def train(
     model without wrappers, "model.vision_tower" for instance. Frozen parameters are left out.
     out: gets `metrics.jsonl` and `checkpoints/`; the model itself is the caller's to save.
     Errors: RiceError for trainable parameters without a learning rate, micro-batches that do not divide by the ranks,
-    too few samples, a folder that holds another training.
+    too few samples, a folder that holds another training, a loss that is no number any more.
     """
     require("accelerate", "mllm")
     arguments = _arguments(settings, groups, out)
@@ -130,6 +130,7 @@ def _arguments(settings: TrainSettings, groups: Mapping[str, float], out: Path) 
         save_strategy="steps" if settings.save_every else "no",
         save_steps=settings.save_every or 1,
         logging_steps=1,
+        logging_nan_inf_filter=False,
         report_to="none",
         log_level="warning",
         disable_tqdm=True,
@@ -343,9 +344,13 @@ class Course(TrainerCallback):  # type: ignore[misc]
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, float] | None = None, **_: Any) -> None:
         """A line: loss, gradient norm, the first group's learning rate, tokens per second, seconds, memory."""
-        if self._log is None or logs is None or "loss" not in logs:
+        if logs is None or "loss" not in logs:
             return
         step = state.global_step - 1
+        if not math.isfinite(logs["loss"]):
+            raise RiceError(f"the loss of step {step} is {logs['loss']}; lower the learning rates or mend the rows")
+        if self._log is None:
+            return
         measured = self._rate.measure()
         seconds = measured["step_s"] or math.inf
         line = {name: logs[name] for name in ("loss", "grad_norm", "learning_rate") if name in logs}

@@ -276,6 +276,14 @@ def test_a_step_without_any_answer_moves_nothing_and_a_step_of_text_alone_runs(t
     assert apart(weights(model), before) > 0
 
 
+def test_a_loss_that_is_no_number_ends_the_training_before_it_is_kept(tmp_path: Path) -> None:
+    model = llava()
+    model.lm_head.weight.data[3, 3] = torch.inf
+    with pytest.raises(RiceError, match="the loss of step 0 is nan"):
+        run(model, [example(i) for i in range(6)], tmp_path, dataclasses.replace(SETTINGS, save_every=1))
+    assert not list((tmp_path / "checkpoints").glob("*"))
+
+
 def test_learning_lowers_the_loss_and_the_log_can_be_drawn(tmp_path: Path) -> None:
     from rice.train.picture import draw_course
 
