@@ -15,7 +15,11 @@ from rice.recipes import choice
 
 if TYPE_CHECKING:
     from mllm.llava.material import Material
+    from mllm.llava.tiling import Tiles
     from rice.encoders.spec import EncoderSpec
+
+_TEXT, _ANSWERS = 300, 100
+"""Tokens of a conversation beside its picture's, and those that are learnt, where a cost is told."""
 
 
 def train(
@@ -129,24 +133,37 @@ def _draw(stage: Path) -> None:
 
 
 def _plan(config: LlavaConfig, material: "Material", encoder: str, spec: "EncoderSpec") -> str:
-    """What a training would do, as text."""
+    """What a training would do and take, as text."""
     from mllm.llava.tiling import Tiles
 
     tiles = Tiles(tiling=config.tiling, edge=spec.native_size, side=spec.native_size // spec.patch)
     shapes = [("square", (1000, 1000)), ("4:3", (768, 1024)), ("A4", (1414, 1000))]
     counts = ", ".join(f"{name} {tiles.tokens(size):,} in {tiles.count(size)} tiles" for name, size in shapes)
     stages = [
-        f"{name}    {stage.epochs} x all rows in steps of {stage.batch}, learning rate {stage.learning_rate:g}"
+        f"{name}   {stage.epochs} x all rows in steps of {stage.batch}, learning rate {stage.learning_rate:g}"
         for name, stage in (("stage 1", config.stage1), ("stage 2", config.stage2))
     ]
-    return "\n".join(
-        [
-            f"encoder    {encoder}, hidden state {config.layer}, tiles of {tiles.edge} px",
-            f"tokens     {counts}",
-            f"model      {config.arch} with {config.lm}",
-            f"data       {material.describe()}",
-            *stages,
-        ]
+    lines = [
+        f"encoder   {encoder}, hidden state {config.layer}, tiles of {tiles.edge} px",
+        f"tokens    {counts}",
+        f"model     {config.arch} with {config.lm}",
+        f"data      {material.describe()}",
+        *stages,
+        f"cost      {_cost(config, spec, tiles)}",
+    ]
+    return "\n".join(lines)
+
+
+def _cost(config: LlavaConfig, spec: "EncoderSpec", tiles: "Tiles") -> str:
+    from mllm.llava.cost import UTILISATION, Language, price
+
+    language = Language.of(config.lm)
+    if language is None:
+        return f"not known: nothing here says how large {config.lm} is"
+    one = price(language, spec, tiles, (480, 640), text=_TEXT, answers=_ANSWERS)
+    return (
+        f"stage 2 {one.total / 1e12:,.3g} TFLOPs for a 4:3 picture with {_TEXT} tokens of text; 740,000 of them "
+        f"{one.hours(740_000):,.3g} hours of an H200 at {UTILISATION:.0%} of its peak"
     )
 
 

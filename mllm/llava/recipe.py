@@ -1,7 +1,7 @@
 """Recipes of the multimodal probe: rows of the paper's Table 1, and what is trained on a laptop.
 
 A recipe is a function whose docstring names the row, the command, the score that the paper reports, and the cost. Hours
-are H200's by arithmetic (docs/probes/llava.md), not measured.
+are one H200's by arithmetic (docs/probes/llava.md: 40 % of its peak), not measured.
 """
 
 from dataclasses import replace
@@ -14,7 +14,8 @@ def next() -> LlavaConfig:  # noqa: A001 # the recipe's name on the command line
     """Table 1, LLaVA-NeXT with Qwen2.5-7B: 558K captions for the projector, then 740K conversations for all.
 
     rice llava train next --encoder rice-l14-560 --data ROOT --out OUT
-    The paper's RICE at 336, 378 and 560 pixels: DocVQA 79.2, 82.6, 87.4. About 110 hours at 336, of which stage 2 100.
+    The paper's RICE at 336, 378 and 560 pixels: DocVQA 79.2, 82.6, 87.4. Stage 2 takes 60, 75 and 160 hours, stage 1
+    7, 8 and 18.
     """
     return LlavaConfig()
 
