@@ -66,7 +66,7 @@ def train(
     progress: Progress,
     images: Sequence[int] | None = None,
 ) -> TrainOutcome:
-    """Train `model` in place; the same call resumes from the last whole checkpoint, to the same weights.
+    """Train `model` in place; the same call resumes from the last whole checkpoint, to the same weights bit by bit.
 
     dataset[i]: an example (`packing.pack`). lengths[i]: its tokens; images[i]: its images, needed on several ranks.
     groups: first part of a parameter's name -> learning rate; the longest that fits counts. Names are those of the
@@ -142,17 +142,21 @@ def _arguments(settings: TrainSettings, groups: Mapping[str, float], out: Path) 
         raise RiceError(
             f"expected micro_batches that divide by the {arguments.world_size} ranks, got {settings.micro_batches}"
         )
+    arguments._n_gpu = min(arguments.n_gpu, 1)  # one process, one GPU: Trainer would split rows over several
     arguments.gradient_accumulation_steps = settings.micro_batches // arguments.world_size
     return arguments
 
 
 def _run(settings: TrainSettings, groups: Mapping[str, float], bins: StepBins) -> dict[str, Any]:
-    """What must be equal for a checkpoint to continue a run: all but where, and how fast, it runs."""
+    """What must be equal for a checkpoint to continue a run: all but where, how fast and in how much memory it runs.
+
+    Other micro-batches change a step's sums by rounding only, as long as they leave an epoch as many steps.
+    """
     fields = dataclasses.asdict(settings)
-    for name in ("workers", "device", "save_every", "checkpointing"):
+    for name in ("workers", "device", "save_every", "checkpointing", "micro_batches"):
         del fields[name]
     rows = hashlib.sha256(bins.lengths.tobytes()).hexdigest()[:16]
-    return {**fields, "rates": dict(groups), "rows": len(bins.lengths), "lengths": rows}
+    return {**fields, "rates": dict(groups), "rows": len(bins.lengths), "steps": bins.steps, "lengths": rows}
 
 
 @contextlib.contextmanager

@@ -166,6 +166,18 @@ def test_a_checkpoint_of_another_training_is_refused_by_what_differs(tmp_path: P
         run(llava(), [example(i + 1, images=0) for i in range(12)], tmp_path, settings)
 
 
+def test_a_run_may_go_on_with_smaller_micro_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = [example(i) for i in range(12)]
+    settings = dataclasses.replace(SETTINGS, save_every=1)
+    whole, halved = llava(), llava(seed=1)
+    monkeypatch.setattr("mllm.llava.trainer.keep_only", lambda folder: None)
+    run(whole, data, tmp_path, settings)
+    for step in (3, 4):
+        shutil.rmtree(tmp_path / f"checkpoints/checkpoint-{step}")
+    assert run(halved, data, tmp_path, dataclasses.replace(settings, micro_batches=6)).start == 2
+    assert 0 < apart(weights(halved), weights(whole)) < 1e-6
+
+
 def test_the_model_is_as_before_apart_from_its_weights(tmp_path: Path) -> None:
     model = llava()
     before = model.config.to_dict(), model.loss_function, model.config.text_config._attn_implementation
