@@ -2,6 +2,7 @@
 
 import copy
 import importlib.metadata
+import json
 import os
 import re
 import subprocess
@@ -15,6 +16,7 @@ import torch
 from tiny_model import IMAGE, installed, picture, save_model
 
 from mllm.generation import Conversation, Decoding, Speaker
+from mllm.llava.model_id import is_blind
 from rice.errors import RiceError
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -231,6 +233,22 @@ def test_requests_come_back_in_their_order_and_by_their_settings(plugin: Any, sp
         expected.append(speaker.answer([one], Decoding(max_new_tokens=6 if document % 2 else 3))[0].text)
     assert found == expected
     assert len(set(expected)) > 2
+
+
+def test_a_model_that_was_trained_blind_gets_no_pictures(
+    plugin: Any, folder: Path, speaker: Speaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = {"encoder": "x", "fingerprint": "f", "lm": "x", "seed": 0, "blind": True}
+    (tmp_path / "rice_llava.json").write_text(json.dumps(told))
+    assert is_blind(str(tmp_path))
+    assert not is_blind(str(folder))
+    assert not plugin.blind
+    monkeypatch.setattr(plugin, "blind", True)
+    requests = Instances(plugin, 2)
+    requests.add(1, user, max_new_tokens=6)
+    text = [{"type": "text", "text": "what a "}]
+    plain = Conversation(messages=({"role": "user", "content": text},), images=())
+    assert plugin.generate_until(requests.made)[0].text == speaker.answer([plain], Decoding(max_new_tokens=6))[0].text
 
 
 def test_what_a_task_or_the_model_raises_ends_the_evaluation(plugin: Any, monkeypatch: pytest.MonkeyPatch) -> None:
