@@ -20,6 +20,8 @@ from rice.encoders.spec import EncoderReference
 
 _DETAILS = ("encoder_fingerprint", "size", "layer", "config", "protocol_version", "dataset_fingerprint", "dataset")
 """Of what goes in one cell of the paper's by its encoder's label: what tells measurements apart, in order."""
+_TRAINING = "training"
+"""Where a result that was measured on a trained model has the configuration of that model's probe."""
 _NAMED = 3
 """Differences of a configuration that are spelt out."""
 
@@ -127,14 +129,18 @@ def _zoo_name(reference: str) -> str:
 def _differences(plan: Layout, source: Source, one: Measurement) -> Iterator[str]:
     if source.caveat is not None and (one["probe"] == source.probe and not _has(one, source.unless)):
         yield source.caveat
-    if source.n is not None and one["n"] != source.n:
+    if source.n is not None and one["n"] not in (0, source.n):  # 0: not known
         yield f"{one['n']:,} test items instead of {source.n:,}"
     if source.split is not None and one["split"] != source.split:
         yield f"split {one['split']} instead of {source.split}"
     if plan.sweep is None:
         return
-    config = flattened(json.loads(one["config"]))
-    known = [own for probe, own in _protocols(plan.sweep) if probe == one["probe"]]
+    config = json.loads(one["config"])
+    trained_apart = isinstance(config.get(_TRAINING), dict)
+    config = flattened(config[_TRAINING] if trained_apart else config)
+    known = [own for probe, own in _protocols(plan.sweep) if trained_apart or probe == one["probe"]]
+    if trained_apart:  # what was asked is the metric's own
+        known = [{key: value for key, value in own.items() if key in config} for own in known]
     apart = [[key for key in {**own, **config} if own.get(key) != config.get(key)] for own in known]
     if not known or not min(apart, key=len):
         return

@@ -117,6 +117,14 @@ def _tracking_sources() -> dict[str, Source]:
     return sources
 
 
+_QUESTIONS = {
+    "InfoVQA": 2_801, "DocVQA": 5_349, "ChartQA": 2_500, "TextVQA": 5_000, "OCRBench": 1_000, "OCRBenchV2": 10_000,
+    "AI2D": 3_088, "MMB^EN": 4_329, "MME^Cog": 2_374, "MME^Per": 2_374, "POPE": 9_000, "RealworldQA": 765,
+    "MMStar": 1_500,
+}  # fmt: skip
+"""Of each benchmark as lmms-eval takes it from the hub. LiveXiv's versions grow."""
+
+
 def _multimodal_source(column: str) -> Source:
     """What rice llava eval stored, or rice import brought from lmms-eval; and what a sweep of the probe llava has,
     whose metrics are called TASK METRIC."""
@@ -129,6 +137,7 @@ def _multimodal_source(column: str) -> Source:
         probe="lmms-eval",
         metric=metric,
         datasets=tuple(metrics),
+        n=_QUESTIONS.get(column),
         times=times,
         caveat="imported: how its language model was trained on this encoder is not recorded",
         unless="training",

@@ -172,14 +172,24 @@ def test_imported_scores_are_laid_beside_table_1_as_it_prints_them(tmp_path: Pat
     assert {cell.line for cell in cells} == {5}
 
 
-def test_scores_measured_here_need_no_caveat_about_their_language_model(tmp_path: Path) -> None:
+def test_scores_measured_here_say_how_their_model_was_trained_otherwise_than_the_paper_s(tmp_path: Path) -> None:
     own: dict[str, Any] = {"probe": "lmms-eval", "encoder": "RICE", "reference": "rice-l14-336", "dataset": "ocrbench"}
-    cells = measured(tmp_path, result("ocrbench_accuracy", 0.58, config={"training": {"lm": "x"}}, **own))
-    assert [(cell.column, cell.row, cell.score.mean, cell.differs) for cell in cells if cell.table == "1"] == [
-        ("OCRBench", "RICE ViT-L-14-336px Qwen2.5-7B", pytest.approx(580.0), ())
-    ]
-    cells = measured(tmp_path / "other", result("ocrbench_accuracy", 0.58, config={"training": None}, **own))
-    assert "not recorded" in cells[0].differs[0]
+
+    def differs(folder: str, training: Any, n: int = 1_000) -> tuple[str, ...]:
+        found = result("ocrbench_accuracy", 0.58, n=n, config={"training": training, "dtype": "float32"}, **own)
+        (cell,) = [cell for cell in measured(tmp_path / folder, found) if cell.table == "1"]
+        assert (cell.column, cell.row, cell.score.mean) == ("OCRBench", "RICE ViT-L-14-336px Qwen2.5-7B", 580.0)
+        return cell.differs
+
+    asked = ("tasks", "limit", "blind")
+    as_printed = {key: value for key, value in protocol_of("table1").items() if key not in asked}
+    assert differs("same", as_printed) == ()
+    assert differs("other", as_printed | {"lm": "tiny", "lora": 8}) == (
+        "lm tiny instead of Qwen/Qwen2.5-7B-Instruct",
+        "lora 8 instead of 0",
+    )
+    assert differs("few", as_printed, n=24) == ("24 test items instead of 1,000",)
+    assert "not recorded" in differs("unknown", None)[0]
 
 
 def test_livexiv_s_mean_stands_for_its_versions(tmp_path: Path) -> None:
@@ -211,7 +221,10 @@ def test_a_sweep_of_the_multimodal_probe_fills_tables_1_and_5d(tmp_path: Path) -
     for table, label, reference in (("1", "CLIP", "clip-l14-336"), ("5d", "M 10", "rice-b16-512")):
         own: dict[str, Any] = {"probe": "llava", "encoder": label, "reference": reference, "dataset": "llava"}
         own["config"] = protocol_of("table1" if table == "1" else "table5d")
-        results = [result(name, value, seed=i, **own) for i, (name, (value, *_)) in enumerate(scores.items())]
+        results = [
+            result(name, value, seed=i, n=layout("1").sources[column].n or 9, **own)
+            for i, (name, (value, column, _)) in enumerate(scores.items())
+        ]
         cells = [cell for cell in measured(tmp_path / table, *results) if cell.table == table]
         there = {cell.row if table == "5d" else cell.column: cell for cell in cells}
         expected = {column: value for _, column, value in scores.values()}
