@@ -1,5 +1,6 @@
 """The verbs `rice llava train`, `rice llava chat` and `rice llava merge`."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -60,7 +61,7 @@ def train(
         weights: default (the published ones), none (random), or a path.
         seed: projector's initialisation, order of the rows.
         device: auto, cpu or cuda.
-        workers: processes that read pictures, for each rank.
+        workers: processes that read pictures, for each rank; at most one a processor.
         dry_run: say what would run and what it would take, and write nothing.
     """
     wait_passively()
@@ -101,7 +102,8 @@ def _train(
     facts |= {"config": identity(config), "seed": seed}
     with ranks(device) as world:
         progress = bars_if(world.leads)
-        how = {"recipe": recipe, "device": device, "workers": workers, "world": world}
+        readers = min(workers, len(os.sched_getaffinity(0)))
+        how = {"recipe": recipe, "device": device, "workers": readers, "world": world}
         with world.leader_first():  # who prepares the rows
             if world.leads:
                 same_run(out, facts)
@@ -120,7 +122,11 @@ def _report(made: Path, out: Path, config: LlavaConfig) -> None:
     for stage, count in facts.left_out.items():
         if count:
             print(f"{stage}: {count:,} rows left out: longer than {config.max_length:,} tokens")  # noqa: T201
-    step = f"rice llava merge {made} --out {out / MODEL}" if facts.lora else f"rice llava eval {made} --out {out}"
+    step = (
+        f"rice llava merge {made} --out {out / MODEL}"
+        if facts.lora
+        else f"rice llava eval {made} --tasks table1 --out {out}"
+    )
     print(f"{made}\nnext: {step}")  # noqa: T201
 
 
