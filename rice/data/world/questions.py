@@ -1,7 +1,8 @@
 """Captions of scenes, and questions about them whose answers are in the picture and nowhere else.
 
 All of it is written from a scene's record. The answers to a kind of question are equally likely beforehand: a model
-that does not see the picture can only guess. Printed words are asked for and answered in small letters.
+that does not see the picture can only guess. An answer is one word, letter or number, so that no kind of question
+outweighs another in training; words are spelt in small letters, and whole in captions only.
 """
 
 from collections.abc import Callable
@@ -13,7 +14,7 @@ import numpy as np
 from rice.data.world.actors import CATEGORIES
 from rice.data.world.draws import Dice, Part
 from rice.data.world.scene import Scene, SceneObject
-from rice.data.world.shapes import SHAPES
+from rice.data.world.textures import TEXTURES
 from rice.data.world.words import MADE_UP, draw_text
 
 Task = Literal["world_vqa", "world_count", "world_ocr"]
@@ -24,7 +25,7 @@ CONVERSATIONS = 4
 TASKS: dict[Task, tuple[str, ...]] = {
     "world_vqa": ("shape", "texture", "side", "presence"),
     "world_count": ("count",),
-    "world_ocr": ("word", "letter", "choice"),
+    "world_ocr": ("letter", "choice", "length", "number"),
 }
 """The kinds of questions of each benchmark."""
 
@@ -33,12 +34,15 @@ DESCRIBE = ("Describe the picture.", "What is in the picture?", "Write a caption
 
 LONGEST_ASKED = 5
 """Letters of a word that is to be read, at most."""
+_SHORTEST_COUNTED = 3
+_SHARE_OF_NUMBERS = 0.2
+"""Among the words, roughly; so many of the others are asked about beside them."""
 _LARGER = 1.3
 """The largest object has at least this many times as many pixels as any other: nobody has to measure."""
 _RECOGNISED = 0.7
 """Share of an object that must be seen for a question about its shape or texture."""
 _OFF_CENTRE = 0.08
-"""The middle of an object that is left or right is at least this share of the width away from the picture's."""
+"""The middle of an object at the top or bottom is at least this share of the height away from the picture's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +60,7 @@ class Question:
 
 
 def caption(scene: Scene) -> str:
-    """The number of objects, the objects from the largest to the smallest, each with its side, and the words."""
+    """The number of objects, the objects from the largest to the smallest, each with its place, and the words."""
     ranked = sorted(scene.objects, key=_area, reverse=True)
     names = [f"a {CATEGORIES[thing.category]} {_place(scene, thing)}" for thing in ranked]
     words = [f"the word {word.text.lower()}" for word in scene.words]
@@ -79,39 +83,31 @@ def _shape(scene: Scene, _part: Part, _dice: Dice) -> Question | None:
 
 def _texture(scene: Scene, _part: Part, _dice: Dice) -> Question | None:
     thing = _largest(scene)
-    return (
-        None
-        if thing is None
-        else Question("texture", "What is the texture of the largest object?", CATEGORIES[thing.category].split()[0])
-    )
+    text = "What is the texture of the largest object?"
+    return None if thing is None else Question("texture", text, _texture_of(thing))
 
 
 def _side(scene: Scene, _part: Part, _dice: Dice) -> Question | None:
-    """Left or right, of objects that are clearly either."""
+    """Top or bottom, of objects that are clearly either."""
     thing = _largest(scene)
-    if thing is None or abs(_across(scene, thing) - 0.5) < _OFF_CENTRE:
+    if thing is None or abs(_down(scene, thing) - 0.5) < _OFF_CENTRE:
         return None
-    return Question("side", "Is the largest object on the left or on the right?", _left_or_right(scene, thing))
+    return Question("side", "Is the largest object at the top or at the bottom?", _top_or_bottom(scene, thing))
 
 
 def _presence(scene: Scene, _part: Part, dice: Dice) -> Question | None:
-    """Half of the answers are yes: whether to ask for a shape that is there is drawn first."""
-    shown = {_shape_of(thing) for thing in scene.objects}
-    recognised = {_shape_of(thing) for thing in scene.objects if thing.visibility >= _RECOGNISED}
+    """Half of the answers are yes: whether to ask for a texture that is there is drawn first."""
+    shown = {_texture_of(thing) for thing in scene.objects}
+    recognised = {_texture_of(thing) for thing in scene.objects if thing.visibility >= _RECOGNISED}
     there = dice.chance(0.5)
-    candidates = [shape for shape in SHAPES if (shape in recognised if there else shape not in shown)]
+    candidates = [name for name in TEXTURES if (name in recognised if there else name not in shown)]
     if not candidates:
         return None
-    return Question("presence", f"Is there a {dice.choice(candidates)}?", "yes" if there else "no")
+    return Question("presence", f"Is there a {dice.choice(candidates)} object?", "yes" if there else "no")
 
 
 def _count(scene: Scene, _part: Part, _dice: Dice) -> Question:
     return Question("count", "How many objects are there?", str(len(scene.objects)))
-
-
-def _word(scene: Scene, _part: Part, _dice: Dice) -> Question | None:
-    text = _only_word(scene)
-    return None if text is None else Question("word", "What is the word?", text)
 
 
 def _letter(scene: Scene, _part: Part, _dice: Dice) -> Question | None:
@@ -128,14 +124,30 @@ def _choice(scene: Scene, part: Part, dice: Dice) -> Question | None:
         return None
     while (other := draw_text(dice, part, MADE_UP, LONGEST_ASKED)) == text:
         pass
-    first, second = (text, other) if dice.chance(0.5) else (other, text)
-    return Question("choice", f"Is the word {first} or {second}?", text)
+    answer = "a" if dice.chance(0.5) else "b"
+    first, second = (text, other) if answer == "a" else (other, text)
+    return Question("choice", f"What is printed: a. {first} or b. {second}?", answer)
+
+
+def _length(scene: Scene, _part: Part, _dice: Dice) -> Question | None:
+    text = _only_word(scene)
+    if text is None or len(text) < _SHORTEST_COUNTED:
+        return None
+    return Question("length", "How many characters does the word have?", str(len(text)))
+
+
+def _number(scene: Scene, _part: Part, dice: Dice) -> Question | None:
+    """Asked about all numbers, and about as many of the words."""
+    text = _only_word(scene)
+    if text is None or (text.isalpha() and not dice.chance(_SHARE_OF_NUMBERS)):
+        return None
+    return Question("number", "Is there a word or a number?", "word" if text.isalpha() else "number")
 
 
 _KINDS: tuple[Callable[[Scene, Part, Dice], Question | None], ...] = (
     *(_shape, _texture, _side, _presence),
     _count,
-    *(_word, _letter, _choice),
+    *(_letter, _choice, _length, _number),
 )
 
 
@@ -152,24 +164,28 @@ def _largest(scene: Scene) -> SceneObject | None:
     return ranked[0] if clear else None
 
 
+def _texture_of(thing: SceneObject) -> str:
+    return CATEGORIES[thing.category].split()[0]
+
+
 def _shape_of(thing: SceneObject) -> str:
     return CATEGORIES[thing.category].split()[1]
 
 
-def _across(scene: Scene, thing: SceneObject) -> float:
-    """Middle of its box as a share of the picture's width."""
-    _, width, _ = scene.image.shape
-    return (thing.box[0] + thing.box[2]) / (2 * int(width))
+def _down(scene: Scene, thing: SceneObject) -> float:
+    """Middle of its box as a share of the picture's height."""
+    height, _, _ = scene.image.shape
+    return (thing.box[1] + thing.box[3]) / (2 * int(height))
 
 
-def _left_or_right(scene: Scene, thing: SceneObject) -> str:
-    return "left" if _across(scene, thing) < 0.5 else "right"
+def _top_or_bottom(scene: Scene, thing: SceneObject) -> str:
+    return "top" if _down(scene, thing) < 0.5 else "bottom"
 
 
 def _place(scene: Scene, thing: SceneObject) -> str:
-    if abs(_across(scene, thing) - 0.5) < _OFF_CENTRE:
+    if abs(_down(scene, thing) - 0.5) < _OFF_CENTRE:
         return "in the middle"
-    return f"on the {_left_or_right(scene, thing)}"
+    return f"at the {_top_or_bottom(scene, thing)}"
 
 
 def _only_word(scene: Scene) -> str | None:
