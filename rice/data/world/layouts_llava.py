@@ -24,10 +24,8 @@ MARK = "<image>"
 
 _PROMPTS = 1
 """Added to the key of the questions' stream."""
-_MOST_FREQUENT = 0.1
-"""Share of any answer among those of an open kind of question, at most."""
-_OPEN = ("letter",)
-"""Kinds with more answers than can be equally frequent."""
+_CHOICES = 0.25
+"""Of the conversations that could, so many have a choice between words; all others ask what the words look like."""
 _MAX_NEW_TOKENS = 8
 
 _TEXT = {"dtype": "string", "_type": "Value"}
@@ -69,8 +67,8 @@ metadata:
 def write_llava(folder: Path, split: str, scenes: Iterable[Scene], seed: int) -> None:
     """Write scenes as `train`, to learn from, or as `test`, to be judged on. `seed` draws the questions.
 
-    Each benchmark has about as many questions as there are scenes, and as many of one kind as of another. The answers
-    to a kind are equally frequent; no first letter makes up more than a tenth.
+    Each benchmark has at most as many questions as there are scenes, with as many of one kind as of another where
+    there are enough; the answers to a kind are equally frequent.
     """
     if split == "train":
         _write_training(folder, scenes, seed)
@@ -94,10 +92,9 @@ def _write_training(folder: Path, scenes: Iterable[Scene], seed: int) -> None:
 
 
 def _conversation(scene: Scene, seed: int, index: int, dice: Dice) -> list[Question]:
-    """All questions, but one only about the word: its answer would be there to be copied in the next turn."""
-    reading = dice.choice(TASKS["world_ocr"])
-    asked = ask(scene, Part.TRAIN, seed, index)
-    return [question for question in asked if question.kind == reading or question.task != "world_ocr"]
+    """A choice spells the word, which answers all other questions about it: only one or the others are asked."""
+    dropped = ("length", "number") if dice.chance(_CHOICES) else ("choice",)
+    return [question for question in ask(scene, Part.TRAIN, seed, index) if question.kind not in dropped]
 
 
 def _row(index: int, image: str, turns: Sequence[tuple[str, str]]) -> dict[str, Any]:
@@ -126,25 +123,18 @@ def _write_benchmarks(folder: Path, split: str, scenes: Iterable[Scene], seed: i
             asked[question.kind].append((name, question))
     for task, kinds in TASKS.items():
         most = count // len(kinds)
-        chosen = [item for kind in kinds for item in balanced(asked[kind], most, is_open=kind in _OPEN)]
+        chosen = [item for kind in kinds for item in balanced(asked[kind], most)]
         chosen.sort(key=lambda item: item[0])  # by picture: a run of the first few questions has all kinds
         _write_task(folder, split, task, chosen)
 
 
-def balanced(items: Sequence[tuple[str, Question]], most: int, *, is_open: bool) -> list[tuple[str, Question]]:
-    """The first of `items`, in order, at most `most` in all and equally many of each answer.
-
-    is_open: not equally many, but of each answer at most a tenth of `most`.
-    """
+def balanced(items: Sequence[tuple[str, Question]], most: int) -> list[tuple[str, Question]]:
+    """The first of `items`, in order, at most `most` in all and equally many of each answer."""
     groups: dict[str, list[int]] = defaultdict(list)
     for place, (_, question) in enumerate(items):
         groups[question.answer].append(place)
-    if not groups:
-        return []
-    equal = min(most // len(groups), *(len(group) for group in groups.values()))
-    each = max(int(most * _MOST_FREQUENT), 1) if is_open else equal
-    places = sorted(place for group in groups.values() for place in group[:each])
-    return [items[place] for place in places[:most]]
+    each = min([most // max(len(groups), 1), *(len(group) for group in groups.values())])
+    return [items[place] for place in sorted(place for group in groups.values() for place in group[:each])]
 
 
 def _write_task(folder: Path, split: str, task: Task, chosen: Sequence[tuple[str, Question]]) -> None:

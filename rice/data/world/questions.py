@@ -1,7 +1,7 @@
 """Captions of scenes, and questions about them whose answers are in the picture and nowhere else.
 
 All of it is written from a scene's record. The answers to a kind of question are equally likely beforehand: a model
-that does not see the picture can only guess. An answer is one word, letter or number, so that no kind of question
+that does not see the picture can only guess. An answer is one word or number, so that no kind of question
 outweighs another in training; words are spelt in small letters, and whole in captions only.
 """
 
@@ -25,7 +25,7 @@ CONVERSATIONS = 4
 TASKS: dict[Task, tuple[str, ...]] = {
     "world_vqa": ("shape", "texture", "side", "presence"),
     "world_count": ("count",),
-    "world_ocr": ("letter", "choice", "length", "number"),
+    "world_ocr": ("choice", "length", "number"),
 }
 """The kinds of questions of each benchmark."""
 
@@ -110,13 +110,6 @@ def _count(scene: Scene, _part: Part, _dice: Dice) -> Question:
     return Question("count", "How many objects are there?", str(len(scene.objects)))
 
 
-def _letter(scene: Scene, _part: Part, _dice: Dice) -> Question | None:
-    text = _only_word(scene)
-    if text is None or not text.isalpha():
-        return None
-    return Question("letter", "What is the first letter of the word?", text[0])
-
-
 def _choice(scene: Scene, part: Part, dice: Dice) -> Question | None:
     """The word, and another one that might as well be printed, in random order."""
     text = _only_word(scene)
@@ -147,7 +140,7 @@ def _number(scene: Scene, _part: Part, dice: Dice) -> Question | None:
 _KINDS: tuple[Callable[[Scene, Part, Dice], Question | None], ...] = (
     *(_shape, _texture, _side, _presence),
     _count,
-    *(_letter, _choice, _length, _number),
+    *(_choice, _length, _number),
 )
 
 
