@@ -10,6 +10,8 @@ from probes.protocol import run_only
 from rice.errors import check_ranges
 
 VERB = "rice llava train"
+MINI = "mini"
+"""As a language model: a tiny one that is made on the spot."""
 
 Arch = Literal["llava_next", "llava", "llava_onevision"]
 """Which of transformers' models: LLaVA-NeXT (tiles), LLaVA 1.5 (the whole picture only), LLaVA-OneVision."""

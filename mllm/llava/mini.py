@@ -38,14 +38,16 @@ class MiniConfig:
         heads: Of attention; as many for keys as for queries.
         hidden: Width within the feed-forward part.
         positions: Longest sequence, in tokens.
+        spread: Standard deviation of the random values: so small a model learns faster with more than Qwen2's 0.02.
     """
 
     vocabulary: int = 400
     width: int = 128
-    layers: int = 4
+    layers: int = 2
     heads: int = 4
     hidden: int = 512
     positions: int = 4096
+    spread: float = 0.08
 
     def __post_init__(self) -> None:
         """Errors: RiceError."""
@@ -119,6 +121,7 @@ def _random_model(tokenizer: Any, config: MiniConfig, seed: int) -> Any:
         num_key_value_heads=config.heads,
         intermediate_size=config.hidden,
         max_position_embeddings=config.positions,
+        initializer_range=config.spread,
         tie_word_embeddings=True,
         bos_token_id=None,
         eos_token_id=tokenizer.eos_token_id,

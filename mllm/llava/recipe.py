@@ -66,16 +66,19 @@ def lora() -> LlavaConfig:
 
 
 def mini() -> LlavaConfig:
-    """A laptop, minutes: a tiny language model on generated scenes, judged on questions about held-out ones.
+    """A laptop, five minutes: a tiny language model on 6,000 generated scenes, asked about held-out ones.
 
-    rice world scenes --layout llava --out WORLD; rice llava train mini --encoder mini-s8-128@64 --data WORLD --out OUT
+    rice world scenes --layout llava --size 96 --train 6000 --test 800 --out WORLD
+    rice llava train mini --encoder mini-s8-128@48 --data WORLD --out OUT
+    rice llava eval OUT/model --tasks world_vqa,world_count,world_ocr --include WORLD/tasks --out OUT
     """
     return replace(
         next(),
         lm="mini",
         max_length=2048,
-        stage1=StageConfig(learning_rate=1e-3, tower_rate=0.0, batch=32),
-        stage2=StageConfig(learning_rate=1e-3, tower_rate=2e-4, batch=32),
+        stage1=StageConfig(learning_rate=1e-3, tower_rate=0.0, batch=16, warmup=0.05, rows=1000),
+        stage2=StageConfig(learning_rate=1e-3, tower_rate=2e-4, batch=8, warmup=0.05),
+        micro_batches=1,
     )
 
 

@@ -20,11 +20,12 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from mllm.llava.check import preflight
-from mllm.llava.config import LlavaConfig, StageConfig
+from mllm.llava.config import MINI, LlavaConfig, StageConfig
 from mllm.llava.data import Examples, Reading
 from mllm.llava.facts import LlavaFacts
 from mllm.llava.lora import add_adapters, merge, save_adapters
 from mllm.llava.material import Material
+from mllm.llava.mini import write_mini_lm
 from mllm.llava.model import (
     LANGUAGE,
     PARTS,
@@ -44,6 +45,7 @@ from probes.heads import Tower, config_from
 from probes.protocol import identity
 from probes.provenance import versions
 from rice.device import pick_device
+from rice.encoders.hf import quiet
 from rice.errors import RiceError
 from rice.files import atomic_folder, atomic_path, sha256_file
 from rice.progress import Progress
@@ -52,7 +54,7 @@ from rice.train.world import World, join
 if TYPE_CHECKING:
     from rice.encoders.base import Encoder
 
-STAGE1, STAGE2, MODEL, ADAPTER = "stage1", "stage2", "model", "adapter"
+STAGE0, STAGE1, STAGE2, MODEL, ADAPTER, LANGUAGE_MODEL = "stage0", "stage1", "stage2", "model", "adapter", "lm"
 _PROJECTOR, _PREPARED = "projector.safetensors", "prepared"
 _CONVERSATIONS = 4
 """Of a micro-batch, where nothing else is asked for: 4 x 2,000 tokens keep a GPU busy."""
@@ -85,12 +87,40 @@ class Training:
         """
         out = self.folder / (ADAPTER if self.config.lora else MODEL)
         if not self._is_there(out):
+            self._write_mini(progress)
             projector = self._stage1(progress)
             self._stage2(projector, out, progress)
         if self.world.leads:
-            for stage in (STAGE1, STAGE2):
+            for stage in (STAGE0, STAGE1, STAGE2):
                 shutil.rmtree(self.folder / stage / CHECKPOINTS, ignore_errors=True)
         return out
+
+    def _write_mini(self, progress: Progress) -> None:
+        """The tiny language model, with a tokenizer of the rows' own texts, made where it was asked for and taught the
+        texts alone, without pictures. A random one that stays as it is could teach the projector nothing."""
+        config, folder = self.config, self.folder / LANGUAGE_MODEL
+        if config.lm != MINI or self._is_there(folder):
+            return
+        fresh = self.folder / f"{LANGUAGE_MODEL}-untaught"
+        if self.world.leads:
+            shutil.rmtree(fresh, ignore_errors=True)
+            write_mini_lm(fresh, self._texts(), seed=self.seed)
+        self.world.wait()
+        language = LanguageModel.load(str(fresh), config.prompt)
+        if config.lm_epochs:
+            llava = build(self._copy(), language, config, tiling="one", arch="llava", seed=self.seed)
+            stage = StageConfig(batch=config.stage1.batch, epochs=config.lm_epochs, learning_rate=config.lm_rate)
+            self._learn(llava, self.instruct, stage, STAGE0, config.prompt, progress, blind=True)
+        if self.world.leads:
+            with atomic_folder(folder) as temporary, quiet():
+                language.model.to("cpu").save_pretrained(temporary)
+                language.tokenizer.save_pretrained(temporary)
+            shutil.rmtree(fresh)
+        self.world.wait()
+
+    def _texts(self) -> Iterator[str]:
+        there = [rows for rows in (self.pretrain, self.instruct) if rows is not None]
+        return (turn.text for rows in there for row in rows for turn in row.turns)
 
     def _is_there(self, path: Path) -> bool:
         """The same on every rank: none writes before all have looked."""
@@ -143,17 +173,26 @@ class Training:
         self.world.wait()
 
     def _learn(
-        self, llava: Llava, rows: Rows, stage: StageConfig, name: str, prompt: Prompt, progress: Progress
+        self,
+        llava: Llava,
+        rows: Rows,
+        stage: StageConfig,
+        name: str,
+        prompt: Prompt,
+        progress: Progress,
+        *,
+        blind: bool = False,
     ) -> tuple[Any, Mapping[str, torch.Tensor] | None]:
         """The trained model: that of `llava`, wrapped by peft where adapters were trained; its values, where FSDP keeps
         them in parts."""
         config = self.config
-        rates = rates_of(stage, projector_only=name == STAGE1, blind=config.blind)
+        blind = blind or config.blind
+        rates = rates_of(stage, projector_only=name == STAGE1, blind=blind)
         adapted = config.lora > 0 and name == STAGE2
         set_learning(llava.model, rates | ({LANGUAGE: 0.0} if adapted else {}))
-        if not config.blind:
+        if not blind:
             preflight(llava, self.tower.encoder, rates | ({LANGUAGE: 0.0} if adapted else {}))
-        reading = Reading.of(llava, prompt, max_length=config.max_length, blind=config.blind, most=stage.rows)
+        reading = Reading.of(llava, prompt, max_length=config.max_length, blind=blind, most=stage.rows)
         examples = Examples(rows, reading, progress)
         self._examples[name], self._left_out[name] = len(examples), examples.left_out
         model: Any = add_adapters(llava.model, config, rates) if adapted else llava.model
@@ -176,6 +215,7 @@ class Training:
 
     def _settings(self, stage: StageConfig, examples: int) -> TrainSettings:
         batch, ranks = min(stage.batch, examples), self.world.size
+        on_gpu = torch.cuda.is_available() and self.device != "cpu"
         micro = self.config.micro_batches or -(-batch // _CONVERSATIONS)
         return TrainSettings(
             batch=batch,
@@ -185,10 +225,10 @@ class Training:
             weight_decay=stage.weight_decay,
             clip=stage.clip or 0.0,
             seed=self.seed,
-            amp=torch.cuda.is_available() and self.device != "cpu",
+            amp=on_gpu,
             checkpointing=self.config.checkpointing,
             save_every=self.config.save_every,
-            workers=self.workers,
+            workers=min(self.workers, len(os.sched_getaffinity(0)) if on_gpu else 1),  # beside the threads that train
             device="cpu" if self.device == "cpu" else "auto",
         )
 
@@ -197,7 +237,8 @@ class Training:
 
     def _language(self) -> LanguageModel:
         dtype = torch.bfloat16 if self.config.dtype == "bf16" else torch.float32
-        return LanguageModel.load(self.config.lm, self.config.prompt, dtype=dtype)
+        name = str(self.folder / LANGUAGE_MODEL) if self.config.lm == MINI else self.config.lm
+        return LanguageModel.load(name, self.config.prompt, dtype=dtype)
 
     def _fill(self, llava: Llava, projector: Path) -> None:
         """Errors: RiceError where the file holds another model's."""

@@ -14,7 +14,6 @@ from rice.data.world.layouts_detection import write_lvis, write_roboflow, write_
 from rice.data.world.layouts_llava import write_llava
 from rice.data.world.layouts_text import write_icdar
 from rice.data.world.layouts_tracking import write_got10k, write_lasot, write_tnl2k, write_trackingnet
-from rice.data.world.questions import LONGEST_ASKED
 from rice.data.world.scene import Scene, SceneConfig, draw_crop, draw_scene
 from rice.data.world.target import Track, draw_tracks
 from rice.data.world.words import MADE_UP
@@ -47,14 +46,16 @@ _TRACK_WRITERS: dict[Layout, Callable[[Path, str, Iterable[Track]], None]] = {
 }
 """Layouts of clips with one target each; all others, but the first, are of scenes."""
 
-_SCENES: dict[Layout, dict[str, Any]] = {
-    "icdar": {"made_up": MADE_UP},
-    "llava": {
-        **{"made_up": MADE_UP, "clutter": (0, 0), "radius": (0.13, 0.26), "em": (0.16, 0.3)},
-        **{"longest": LONGEST_ASKED, "visible": 0.6, "plain": 1.0},
-    },
+_PLAIN_SCENES: dict[str, Any] = {"clutter": (0, 0), "visible": 0.6, "plain": 1.0}
+_SCENES: dict[Layout, tuple[dict[str, Any], ...]] = {
+    "icdar": ({"made_up": MADE_UP},),
+    "llava": (
+        _PLAIN_SCENES | {"radius": (0.13, 0.26), "words": (0, 0)},
+        _PLAIN_SCENES | {"objects": (0, 0), "words": (1, 1), "digits": True, "em": (0.45, 0.58)},
+    ),
 }
-"""What a layout's scenes have that others have not. Of llava: few large things, all of which can be named."""
+"""What a layout's scenes have that others have not; where there are several kinds, they take turns. Of llava: few large
+things, all of which can be named; or a digit."""
 
 _STAMP = "world.json"
 _SIZES = (64, 2048)
@@ -142,9 +143,10 @@ def scenes(config: WorldConfig, part: Part) -> Iterator[Scene]:
 
 
 def _scenes(config: WorldConfig, part: Part, indices: range) -> Iterator[Scene]:
-    own = _SCENES.get(config.layout, {})
-    layout = SceneConfig(height=config.size, width=config.size, objects=config.objects, words=config.words, **own)
-    return (draw_scene(layout, part, config.seed, index) for index in indices)
+    size = {"height": config.size, "width": config.size}
+    shared: dict[str, Any] = size | {"objects": config.objects, "words": config.words}
+    kinds = [SceneConfig(**shared | own) for own in _SCENES.get(config.layout, ({},))]
+    return (draw_scene(kinds[index % len(kinds)], part, config.seed, index) for index in indices)
 
 
 def crops(config: WorldConfig, part: Part) -> Iterator[tuple[Scene, int]]:

@@ -24,8 +24,6 @@ MARK = "<image>"
 
 _PROMPTS = 1
 """Added to the key of the questions' stream."""
-_CHOICES = 0.25
-"""Of the conversations that could, so many have a choice between words; all others ask what the words look like."""
 _MAX_NEW_TOKENS = 8
 
 _TEXT = {"dtype": "string", "_type": "Value"}
@@ -60,7 +58,8 @@ metric_list:
     ignore_case: true
     ignore_punctuation: true
 metadata:
-  - version: 1.0
+  version: 1.0
+  unit: fraction
 """
 
 
@@ -84,17 +83,12 @@ def _write_training(folder: Path, scenes: Iterable[Scene], seed: int) -> None:
         prompt = dice.choice(DESCRIBE)
         first = f"{MARK}\n{prompt}" if dice.chance(0.5) else f"{prompt}\n{MARK}"
         captions.append(_row(index, name, [(first, caption(scene))]))
-        turns = [(question.text, question.answer) for question in _conversation(scene, seed, index, dice)]
-        turns[0] = (f"{MARK}\n{turns[0][0]}", turns[0][1])
-        conversations.append(_row(index, name, turns))
+        turns = [(question.text, question.answer) for question in ask(scene, Part.TRAIN, seed, index)]
+        if turns:  # a digit that found no room leaves nothing to ask
+            turns[0] = (f"{MARK}\n{turns[0][0]}", turns[0][1])
+            conversations.append(_row(index, name, turns))
     write_json(folder / "pretrain.json", captions)
     write_json(folder / "instruct.json", conversations)
-
-
-def _conversation(scene: Scene, seed: int, index: int, dice: Dice) -> list[Question]:
-    """A choice spells the word, which answers all other questions about it: only one or the others are asked."""
-    dropped = ("length", "number") if dice.chance(_CHOICES) else ("choice",)
-    return [question for question in ask(scene, Part.TRAIN, seed, index) if question.kind not in dropped]
 
 
 def _row(index: int, image: str, turns: Sequence[tuple[str, str]]) -> dict[str, Any]:

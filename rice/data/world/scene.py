@@ -13,7 +13,6 @@ from rice.data.world.actors import CATEGORIES, Actor, Light, draw_actor, paint_a
 from rice.data.world.background import PLAIN, draw_background
 from rice.data.world.draws import Dice, Part, cos_sin
 from rice.data.world.shapes import Plane, Pose, Stencil
-from rice.data.world.spelling import LONGEST
 from rice.data.world.textures import Colour, draw_palette
 from rice.data.world.words import EM_SHARE, Print, Word, draw_print, paint_print
 
@@ -34,7 +33,7 @@ _NOISE_DEVIATION = 104.5
 class SceneConfig:
     """What a scene holds. Ranges include both ends; radius and em (of words) are shares of the image's shorter side.
 
-    longest: most letters of a word.
+    digits: a single digit in the place of each word; its font is held out as a word's, it is not.
     visible: least share of an object that is seen, where it is drawn at all.
     plain: chance of a part of the background to have no texture.
     made_up: chance of a word that is not held out to be spelt at random (`rice.data.world.spelling`), so that a reader
@@ -48,7 +47,7 @@ class SceneConfig:
     words: tuple[int, int] = (0, 2)
     radius: tuple[float, float] = (0.09, 0.24)
     em: tuple[float, float] = EM_SHARE
-    longest: int = LONGEST
+    digits: bool = False
     visible: float = 0.35
     plain: float = PLAIN
     made_up: float = 0.0
@@ -159,17 +158,27 @@ def _place_prints(
     """Words lie in front of everything, apart from each other; a word that finds no room is left out."""
     prints: list[Print] = []
     taken = Occlusion(config.height, config.width)
+    tries = _TRIES if config.digits else 1
     for _ in range(dice.integer(*config.words)):
-        height, width, em = config.height, config.width, config.em
-        printed = draw_print(dice, part, height, width, palette, config.made_up, em, config.longest)
-        plate = printed.plate()
-        if taken.visible(plate)[0] < np.count_nonzero(plate.inside_hw):
+        printed = next(filter(None, (_fitting(dice, part, config, palette, taken) for _ in range(tries))), None)
+        if printed is None:
             continue
+        plate = printed.plate()
         taken.take(plate)
         if printed.word.plate:
             occlusion.take(plate)
         prints.append(printed)
     return prints
+
+
+def _fitting(
+    dice: Dice, part: Part, config: SceneConfig, palette: tuple[Colour, ...], taken: Occlusion
+) -> Print | None:
+    """A word, where there is room for its whole sign."""
+    height, width, em = config.height, config.width, config.em
+    printed = draw_print(dice, part, height, width, palette, config.made_up, em, config.digits)
+    plate = printed.plate()
+    return printed if taken.visible(plate)[0] == np.count_nonzero(plate.inside_hw) else None
 
 
 def _place_actors(

@@ -17,7 +17,7 @@ from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 from rice.data.world.draws import TURN, Dice, Part, cos_sin
 from rice.data.world.shapes import Plane, Stencil, box_stencil
-from rice.data.world.spelling import LONGEST, draw_spelling
+from rice.data.world.spelling import draw_spelling
 from rice.data.world.textures import Colour, brightness, coverage
 
 Point = tuple[float, float]
@@ -52,6 +52,8 @@ MADE_UP = 0.85
 """Chance of a training word to be made up, where words are what is learnt."""
 WORDS = {False: tuple(_COMMON_WORDS.split()), True: tuple(_HELD_OUT_WORDS.split())}
 _RESERVED = frozenset(WORDS[True])
+
+DIGITS = tuple("0123456789")
 
 EM_SHARE = (0.07, 0.16)
 """Height of a word's em as a share of the image's shorter side."""
@@ -102,13 +104,13 @@ def draw_print(
     palette: tuple[Colour, ...],
     made_up: float = 0.0,
     em_share: tuple[float, float] = EM_SHARE,
-    longest: int = LONGEST,
+    digits: bool = False,
 ) -> Print:
     """A word from the part's own pool, wholly inside the image.
 
-    made_up, em_share, longest: see `rice.data.world.scene.SceneConfig`.
+    made_up, em_share, digits: see `rice.data.world.scene.SceneConfig`.
     """
-    text = _cased(dice, draw_text(dice, part, made_up, longest))
+    text = dice.choice(DIGITS) if digits else _cased(dice, _draw_text(dice, part, made_up))
     em_width, em_height = _nominal_size(text)
     em = max(min(height, width) * dice.real(*em_share), _SMALLEST_EM)
     em = min(em, 0.8 * width / em_width, 0.5 * height / em_height)
@@ -124,13 +126,6 @@ def draw_print(
 
 
 _CORNERS = ((-0.5, -0.5), (0.5, -0.5), (0.5, 0.5), (-0.5, 0.5))
-
-
-def draw_text(dice: Dice, part: Part, made_up: float, longest: int = LONGEST) -> str:
-    """A word of at most `longest` letters, before it is cased."""
-    while len(text := _draw_text(dice, part, made_up)) > longest:
-        pass
-    return text
 
 
 def _draw_text(dice: Dice, part: Part, made_up: float) -> str:

@@ -19,13 +19,13 @@ from pyarrow import parquet
 from rice.data.world import CATEGORIES, Part, Scene, WorldConfig, materialise
 from rice.data.world.config import scenes
 from rice.data.world.questions import TASKS, Question, ask, caption
-from rice.data.world.words import FONTS, WORDS
+from rice.data.world.words import FONTS
 from rice.errors import RiceError
 
-CONFIG = WorldConfig(layout="llava", size=64, train=40, test=60, objects=(1, 4), words=(1, 1), seed=3)
+CONFIG = WorldConfig(layout="llava", size=64, train=60, test=180, objects=(1, 4), words=(1, 1), seed=3)
 
-_ANSWERS = {"shape": 6, "texture": 4, "side": 2, "presence": 2, "count": 4, "length": 3, "number": 2, "choice": 2}
-"""Number of answers to the kinds of which there are few: chance is one of them."""
+_ANSWERS = {"texture": 4, "side": 2, "presence": 2, "count": 4, "digit": 10}
+"""Number of answers to a kind: chance is one of them."""
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +54,7 @@ def _names(scene: Scene) -> list[str]:
 def _true(scene: Scene, question: Question) -> bool:
     """Recounted from the masks and the words alone."""
     names, text, answer = _names(scene), question.text, question.answer
-    if question.kind in ("shape", "texture", "side"):
+    if question.kind in ("texture", "side"):
         areas = sorted((int(thing.mask.sum()) for thing in scene.objects), reverse=True)
         assert len(areas) == 1 or areas[0] > 1.29 * areas[1]
     if question.kind == "side":
@@ -63,13 +63,10 @@ def _true(scene: Scene, question: Question) -> bool:
         return answer == ("top" if rows[0] + rows[-1] + 1 < mask.shape[0] else "bottom")
     printed = scene.words[0].text.lower() if scene.words else ""
     return {
-        "shape": lambda: answer == names[0].split()[1],
         "texture": lambda: answer == names[0].split()[0],
         "presence": lambda: (answer == "yes") == any(name.split()[0] == text.split()[3] for name in names),
         "count": lambda: int(answer) == len(names) == len({thing.identity for thing in scene.objects}),
-        "choice": lambda: f" {answer}. {printed}" in text and len(set(text.removesuffix("?").split())) == 8,
-        "length": lambda: int(answer) == len(printed),
-        "number": lambda: (answer == "number") == (set(printed) <= set("0123456789")),
+        "digit": lambda: answer == printed and len(printed) == 1 and printed.isdigit(),
     }[question.kind]()
 
 
@@ -80,43 +77,35 @@ def test_answers_are_true_by_the_masks_and_the_words() -> None:
     assert not wrong
 
 
-def test_captions_name_every_object_and_the_word() -> None:
+def test_captions_name_every_object_and_the_digit() -> None:
     for scene in scenes(CONFIG, Part.TRAIN):
         count, _, rest = caption(scene).partition(": ")
         assert int(count.split()[0]) == len(scene.objects)
         places = [rest.index(f"a {name} ") for name in dict.fromkeys(_names(scene))]
         assert places == sorted(places)
-        assert all(f"the word {word.text.lower()}" in rest for word in scene.words)
+        assert all(f"the digit {word.text}" in rest for word in scene.words)
 
 
 def test_training_files_are_llavas_own_form(written: Path) -> None:
     captions, conversations = (json.loads((written / f"{name}.json").read_text()) for name in ("pretrain", "instruct"))
-    assert len(captions) == len(conversations) == CONFIG.train
+    assert len(captions) == CONFIG.train
+    assert CONFIG.train - 3 <= len(conversations) <= CONFIG.train  # a digit may find no room
     for row in (*captions, *conversations):
         assert set(row) == {"id", "image", "conversations"}
         turns = row["conversations"]
         assert [turn["from"] for turn in turns] == ["human", "gpt"] * (len(turns) // 2)
         assert sum(turn["value"].count("<image>") for turn in turns) == turns[0]["value"].count("<image>") == 1
     assert {len(row["conversations"]) for row in captions} == {2}
-    assert np.mean([len(row["conversations"]) for row in conversations]) > 6
+    assert np.mean([len(row["conversations"]) for row in conversations]) > 4  # of signs one question, of others more
     for row, scene in zip(captions, scenes(CONFIG, Part.TRAIN), strict=True):
         np.testing.assert_array_equal(np.asarray(Image.open(written / "images" / row["image"])), scene.image)
-
-
-def test_a_conversation_that_spells_its_word_asks_nothing_else_about_it(written: Path) -> None:
-    spelt = 0
-    for row in json.loads((written / "instruct.json").read_text()):
-        asked = " ".join(turn["value"] for turn in row["conversations"][::2])
-        spelt += "What is printed" in asked
-        assert not ("What is printed" in asked and ("How many characters" in asked or "Is there a word" in asked))
-    assert 0 < spelt < CONFIG.train / 2
 
 
 @pytest.mark.parametrize("task", TASKS)
 def test_benchmarks_hold_the_pictures_of_the_held_out_part(written: Path, task: str) -> None:
     records = {f"test/{index:06d}.png": (index, scene) for index, scene in enumerate(scenes(CONFIG, Part.TEST))}
     rows = _rows(written, task)
-    assert len({row["id"] for row in rows}) == len(rows) > CONFIG.test / 2
+    assert len({row["id"] for row in rows}) == len(rows) >= CONFIG.test / 9
     for row in rows:
         index, scene = records[row["image"]["path"]]
         np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(row["image"]["bytes"]))), scene.image)
@@ -132,16 +121,15 @@ def test_no_answer_is_more_frequent_than_another(written: Path, task: str) -> No
         assert len(counts) == _ANSWERS[kind]
 
 
-def test_a_choice_is_as_often_the_first_word_as_the_second() -> None:
-    choices = [question for _, question in _asked() if question.kind == "choice"]
-    first = np.mean([question.answer == "a" for question in choices])
-    assert abs(first - 0.5) < 3 * 0.5 / np.sqrt(len(choices))
+def test_objects_and_digits_take_turns() -> None:
+    for index, scene in enumerate(scenes(CONFIG, Part.TRAIN)):
+        assert bool(scene.objects) == (index % 2 == 0)
+        assert len(scene.words) <= index % 2
 
 
-def test_words_and_fonts_of_the_benchmarks_are_held_out() -> None:
+def test_fonts_of_the_benchmarks_are_held_out() -> None:
     train, test = ([w for s in scenes(CONFIG, part) for w in s.words] for part in (Part.TRAIN, Part.TEST))
-    assert not {word.text.lower() for word in train} & {word.text.lower() for word in test}
-    assert {word.text.lower() for word in test} <= set(WORDS[True])
+    assert {word.text for word in train} == {word.text for word in test} == set("0123456789")
     assert {word.font for word in test} <= set(FONTS[True])
     assert {word.font for word in train} <= set(FONTS[False])
 
