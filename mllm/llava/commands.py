@@ -1,12 +1,14 @@
 """The verbs `rice llava train`, `rice llava chat` and `rice llava merge`."""
 
+import contextlib
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
 from mllm.llava.config import LlavaConfig
-from mllm.llava.facts import FACTS, LlavaFacts
+from mllm.llava.facts import FACTS, LlavaFacts, lm_digest
 from mllm.llava.recipe import RECIPES
 from probes.training_config import wait_passively
 from rice.errors import RiceError, require
@@ -16,6 +18,7 @@ from rice.recipes import choice
 if TYPE_CHECKING:
     from mllm.llava.material import Material
     from mllm.llava.tiling import Tiles
+    from mllm.llava.train import Training
     from rice.encoders.spec import EncoderSpec
 
 _TEXT, _ANSWERS = 300, 100
@@ -69,8 +72,10 @@ def train(
     from rice.encoders.spec import EncoderReference
     from rice.encoders.weights import plain
 
-    material = Material.at(data)
-    spec = describe(EncoderReference.parse(encoder), plain(weights))
+    material, reference = Material.at(data), EncoderReference.parse(encoder)
+    if reference.layer is not None:  # also -1, which a spec does not tell from none
+        recipe = dataclasses.replace(recipe, layer=reference.layer)
+    spec = describe(reference, plain(weights))
     spec.check_size(spec.native_size, spec.native_size)
     if dry_run:
         print(_plan(recipe, material, encoder, spec))  # noqa: T201
@@ -92,23 +97,36 @@ def _train(
     from probes.heads import Tower
     from probes.protocol import identity
     from rice.device import pick_device
-    from rice.runs import same_run
+    from rice.runs import alone, same_run
 
     require("accelerate", "mllm")
     tower = Tower.load(encoder, weights, pick_device("cpu"))
     recipe = next((name for name, (known, _) in RECIPES.items() if known == config), "own")
     facts = {"encoder": tower.fingerprint, "size": tower.encoder.spec.native_size, "data": material.fingerprint()}
-    facts |= {"config": identity(config), "seed": seed}
+    facts |= {"config": identity(config), "seed": seed, "lm": lm_digest(config.lm)}
     with ranks(device) as world:
         progress = bars_if(world.leads)
         how = {"recipe": recipe, "device": device, "workers": workers, "world": world}
         with world.leader_first():  # who prepares the rows
             if world.leads:
                 same_run(out, facts)
+                training_of(material, config, tower, seed=seed, folder=out, progress=progress, **how)
+        with alone(out, ".train.lock", "training into") if world.leads else contextlib.nullcontext():
             training = training_of(material, config, tower, seed=seed, folder=out, progress=progress, **how)
-        made = training.run(progress)
+            if world.leads:
+                _say_refused(training)
+            made = training.run(progress)
         if world.leads:
             _report(made, out, config)
+
+
+def _say_refused(training: "Training") -> None:
+    """Rows that were left out in preparing, by reason."""
+    for rows in (training.pretrain, training.instruct):
+        refused = {} if rows is None else rows.prepared["refused"]
+        for reason, found in refused.items():
+            named = ", ".join(str(row["id"] if isinstance(row, dict) else row) for row in found["rows"][:3])
+            print(f"refused: {reason}: {found['count']:,} ({named})")  # noqa: T201
 
 
 def _report(made: Path, out: Path, config: LlavaConfig) -> None:

@@ -121,7 +121,7 @@ class LlavaConfig:
             "max_length": self.max_length >= 64,
             "lora": self.lora >= 0,
             "lora_alpha": self.lora_alpha >= 1,
-            "lm_epochs": self.lm_epochs >= 0,
+            "lm_epochs": self.lm_epochs == 0 or (self.lm_epochs > 0 and self.lm == MINI),
             "lm_rate": self.lm_rate > 0,
             "micro_batches": self.micro_batches is None or self.micro_batches >= 1,
             "save_every": self.save_every >= 1,

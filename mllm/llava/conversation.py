@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mllm.llava.prompts import Prompt, pieces
-from mllm.llava.rows import MARK, Row
+from mllm.llava.rows import Row
 
 IGNORED = -100
 """The label of a token without loss, as in transformers."""
@@ -39,25 +39,20 @@ class Writer:
     prompt: Prompt
 
     def text_only(self, row: Row) -> Tokens:
-        """With one image token for each mark."""
+        """With one image token for each mark; the token that begins texts first, where the tokenizer has one."""
         end = self.tokenizer.eos_token or ""
-        ids: list[int] = []
-        labels: list[int] = []
+        ids: list[int] = self._beginning()
+        labels: list[int] = [IGNORED] * len(ids)
         for piece in pieces(row.turns, self.prompt, end=end):
-            new = self._encode(piece.text)
+            new = self.tokenizer.encode(piece.text, add_special_tokens=False)
             ids += new
             labels += new if piece.learnt else [IGNORED] * len(new)
         return Tokens(ids, labels)
 
-    def _encode(self, text: str) -> list[int]:
-        """Marks are split off here, so that no tokenizer's treatment of spaces beside special tokens matters."""
-        ids: list[int] = []
-        for index, part in enumerate(text.split(MARK)):
-            if index:
-                ids.append(self.image_id)
-            if part:
-                ids += self.tokenizer.encode(part, add_special_tokens=False)
-        return ids
+    def _beginning(self) -> list[int]:
+        """What the tokenizer puts before every text by itself: Llama's does, Qwen's does not."""
+        start = self.tokenizer.bos_token_id
+        return [start] if start is not None and self.tokenizer.encode("a")[:1] == [start] else []
 
     def expand(self, tokens: Tokens, counts: Sequence[int]) -> Tokens:
         """Each mark's one token as often as its picture has tokens. `counts`: one for each mark, in order."""

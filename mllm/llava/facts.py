@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from rice.errors import RiceError
-from rice.files import read_object, write_json
+from rice.files import read_object, sha256_json, sha256_unchanged, write_json
 
 FACTS = "rice_llava.json"
 
@@ -16,7 +16,8 @@ class LlavaFacts:
     """`encoder`: as written, `weights` as given, `fingerprint` of its values before training, `trained` whether they
     ever were; `spec`: its facts; `layer`: the hidden state read; `size`: of a tile in pixels; `lm`: the language
     model's name, `lm_digest`: of what it was filled with where it is a local folder. `examples`: stage -> rows that it
-    learnt from; `left_out`: too long ones. `data`: fingerprints of the rows."""
+    learnt from; `left_out`: too long ones; `refused`: those that were left out in preparing, by reason. `data`:
+    fingerprints of the rows."""
 
     encoder: str
     weights: str | None
@@ -36,6 +37,7 @@ class LlavaFacts:
     seed: int
     examples: dict[str, int]
     left_out: dict[str, int]
+    refused: dict[str, dict[str, int]]
     config: dict[str, Any]
     data: str
     versions: dict[str, str | None]
@@ -53,3 +55,9 @@ class LlavaFacts:
             odd = sorted(stored.keys() ^ fields)
             raise RiceError(f"{folder / FACTS} was written by another version of rice-suite: {', '.join(odd[:3])}")
         return cls(**stored)
+
+
+def lm_digest(name: str) -> str | None:
+    """Of the values of a language model in a local folder; None for one of the hub, which its name stands for."""
+    files = sorted(Path(name).glob("*.safetensors")) if Path(name).is_dir() else []
+    return sha256_json([sha256_unchanged(file) for file in files]) if files else None

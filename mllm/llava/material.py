@@ -14,9 +14,10 @@ from pathlib import Path
 from mllm.llava.pictures import PictureConfig
 from mllm.llava.prepare import prepare_rows
 from mllm.llava.rows import PREPARED, Rows
+from mllm.llava.sources import find_sources
 from probes.protocol import NotThisLayoutError
 from rice.errors import RiceError
-from rice.files import sha256_json, sha256_unchanged
+from rice.files import read_object, sha256_json, sha256_unchanged
 from rice.progress import Progress
 
 PRETRAIN, INSTRUCT, IMAGES, BENCHMARKS, TASKS = "pretrain", "instruct", "images", "benchmarks", "tasks"
@@ -52,6 +53,8 @@ class Material:
             return Rows(source)
         images = self.root / IMAGES
         folder = prepared / source.stem
+        if _is_of(folder, source):
+            return Rows(folder)
         prepare_rows(
             [source], images if images.is_dir() else self.root, folder, config=PictureConfig(), progress=progress
         )
@@ -64,6 +67,7 @@ class Material:
         return sha256_json(
             {
                 "rows": [_digest(source) for source in sources],
+                "pictures": _listing(self.root / IMAGES) if any(source.is_file() for source in sources) else [],
                 "questions": {
                     str(path.relative_to(self.root)): sha256_unchanged(path)
                     for path in questions
@@ -86,12 +90,28 @@ class Material:
         return self.root / name if (self.root / name).is_dir() else None
 
 
+def _is_of(folder: Path, source: Path) -> bool:
+    """Whether a folder holds the rows of that file as it is now."""
+    if not (folder / PREPARED).is_file():
+        return False
+    (found,) = find_sources([source])
+    return bool(read_object(folder / PREPARED)["sources"].get(found.name, {}).get("sha256") == found.digests())
+
+
 def _source(root: Path, name: str) -> Path | None:
-    places = [root / name] if (root / name / PREPARED).is_file() else []
+    if (root / name).is_dir() and not (root / name / PREPARED).is_file():
+        raise RiceError(f"expected a folder of rice llava prepare at {root / name}, it has no {PREPARED}; prepare it")
+    places = [root / name] if (root / name).is_dir() else []
     places += [path for suffix in _SUFFIXES if (path := root / f"{name}{suffix}").is_file()]
     if len(places) > 1:
         raise RiceError(f"expected one of {', '.join(p.name for p in places)} in {root}, found both; remove one")
     return places[0] if places else None
+
+
+def _listing(folder: Path) -> list[tuple[str, int]]:
+    """Names and sizes of all files below a folder."""
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return sorted((path.relative_to(folder).as_posix(), path.stat().st_size) for path in files)
 
 
 def _digest(source: Path) -> str:

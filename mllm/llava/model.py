@@ -96,8 +96,10 @@ def build(
     """
     tower = vision_tower(encoder, layer_of(encoder, config))
     tiles = tiles_of(tower, tiling)
+    _check_plain(language)
     _grow(language)
     model = _assemble(tower, language, tiles, arch, seed)
+    _check_same(model, language)
     processor = build_processor(arch, tower, tiles, language.tokenizer, config.prompt)
     _set_generation(model, language, config.prompt)
     return Llava(model=model, processor=processor, tower=tower, tiles=tiles, arch=arch)
@@ -110,6 +112,28 @@ def layer_of(encoder: Encoder, config: LlavaConfig) -> int:
     if spec.layer != -1 or spec.source == "own" or spec.depth is None:
         return spec.layer
     return config.layer
+
+
+def _check_plain(language: LanguageModel) -> None:
+    """Errors: RiceError for a network that transformers' Llava models cannot hold."""
+    head = language.model.get_output_embeddings()
+    if getattr(head, "bias", None) is not None or not hasattr(language.model.base_model, "embed_tokens"):
+        raise RiceError(
+            f"{language.name} ({language.model.config.model_type}) has other embeddings or another head than Llava "
+            "models can hold; Qwen, Llama and Mistral work"
+        )
+
+
+def _check_same(model: Any, language: LanguageModel) -> None:
+    """Errors: RiceError for a language model that does more than its blocks and its head, as Gemma and Cohere do."""
+    ids = torch.arange(1, 17)[None]
+    with torch.no_grad():
+        expected, found = language.model(ids).logits.float(), model(input_ids=ids).logits.float()
+    if not torch.allclose(found, expected, rtol=1e-3, atol=1e-3 * float(expected.abs().max())):
+        raise RiceError(
+            f"inside a Llava model {language.name} ({language.model.config.model_type}) gives other logits than by "
+            "itself: it scales or caps them; Qwen, Llama and Mistral work"
+        )
 
 
 def _grow(language: LanguageModel) -> None:
@@ -133,6 +157,8 @@ def _assemble(tower: VisionTower, language: LanguageModel, tiles: Tiles, arch: A
         torch.manual_seed(seed)
         _init_projector(model, dtype)
     model.config.tie_word_embeddings = language.model.config.tie_word_embeddings
+    present = {type(module).__name__ for module in model.modules()}
+    model._no_split_modules = set(model._no_split_modules or ()) & present  # FSDP looks for every one of them
     return model.eval()
 
 

@@ -1,13 +1,16 @@
 """The multimodal probe (paper, section 4.1, Table 1): a LLaVA-NeXT is trained around the encoder, and questioned."""
 
+import shutil
 from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mllm.llava.config import LlavaProbeConfig
+from mllm.llava.facts import lm_digest
 from mllm.llava.material import Material
 from probes.protocol import Metric, Probe, Resampling
+from rice.files import sha256_json
 from rice.progress import Progress
 
 if TYPE_CHECKING:
@@ -43,12 +46,12 @@ class LlavaProbe(Probe):
         return f"{material.describe()}; asks {len(tasks)} tasks{local}"
 
     def fingerprint(self) -> str:
-        """SHA-256 of rows and questions."""
+        """SHA-256 of rows, names and sizes of their pictures, questions, and a local language model."""
         return self._fingerprint
 
     @cached_property
     def _fingerprint(self) -> str:
-        return self.material.fingerprint()
+        return sha256_json([self.material.fingerprint(), lm_digest(self.config.lm)])
 
     def run(self, encoder: "Encoder", *, seed: int, workdir: Path, progress: Progress) -> Iterable[Metric]:
         """Train and ask; see `probes.protocol.Probe.run`."""
@@ -58,6 +61,9 @@ class LlavaProbe(Probe):
         from probes.heads import Tower
 
         folder = workdir / f"seed{seed}"
+        for other in workdir.glob("seed*"):  # of seeds that are stored: each holds a model
+            if other != folder:
+                shutil.rmtree(other, ignore_errors=True)
         tower, place = Tower.of(encoder), folder / _TRAINING
         training = training_of(self.material, self.config.training(), tower, seed=seed, folder=place, progress=progress)
         model = training.finish(progress)
@@ -69,6 +75,7 @@ class LlavaProbe(Probe):
             include=[self.material.tasks] if self.material.tasks else [],
             limit=self.config.limit,
             batch_size=self.config.eval_batch,
+            device=encoder.device.type,
         )
         tables = [one.items for one in scored if one.items is not None]
         if tables:

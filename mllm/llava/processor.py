@@ -82,13 +82,19 @@ def prepare_tokenizer(tokenizer: Any, prompt: Prompt) -> Any:
     if tokenizer.eos_token is None:
         raise RiceError("expected a tokenizer with an end token (eos_token), this one has none")
     wanted = [MARK, *(("<|im_start|>", "<|im_end|>") if prompt == "qwen_1_5" else ())]
-    missing = [token for token in wanted if len(tokenizer.encode(token, add_special_tokens=False)) != 1]
+    missing = [token for token in wanted if not _is_one(tokenizer, token)]
     if missing:
         tokenizer.add_special_tokens({"additional_special_tokens": missing}, replace_extra_special_tokens=False)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     tokenizer.padding_side = "left"  # of answers in batches; training does not pad
     return tokenizer
+
+
+def _is_one(tokenizer: Any, token: str) -> bool:
+    """A token of its own; not the one for whatever is unknown."""
+    ids = tokenizer.encode(token, add_special_tokens=False)
+    return bool(tokenizer.convert_ids_to_tokens(ids) == [token])
 
 
 def stop_ids(tokenizer: Any, prompt: Prompt) -> list[int]:

@@ -12,7 +12,7 @@ import dataclasses
 import os
 import shutil
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,9 +22,9 @@ from safetensors.torch import load_file, save_file
 from mllm.llava.check import preflight
 from mllm.llava.config import MINI, LlavaConfig, StageConfig
 from mllm.llava.data import Examples, Reading
-from mllm.llava.facts import LlavaFacts
+from mllm.llava.facts import LlavaFacts, lm_digest
 from mllm.llava.lora import add_adapters, merge, save_adapters
-from mllm.llava.material import Material
+from mllm.llava.material import PRETRAIN, Material
 from mllm.llava.mini import write_mini_lm
 from mllm.llava.model import (
     LANGUAGE,
@@ -47,7 +47,7 @@ from probes.provenance import versions
 from rice.device import pick_device
 from rice.encoders.hf import quiet
 from rice.errors import RiceError
-from rice.files import atomic_folder, atomic_path, sha256_file
+from rice.files import atomic_folder, atomic_path, leftovers, read_object, write_json
 from rice.progress import Progress
 from rice.train.world import World, join
 
@@ -55,7 +55,7 @@ if TYPE_CHECKING:
     from rice.encoders.base import Encoder
 
 STAGE0, STAGE1, STAGE2, MODEL, ADAPTER, LANGUAGE_MODEL = "stage0", "stage1", "stage2", "model", "adapter", "lm"
-_PROJECTOR, _PREPARED = "projector.safetensors", "prepared"
+_PROJECTOR, _PREPARED, _COUNTS = "projector.safetensors", "prepared", "rows.json"
 _CONVERSATIONS = 4
 """Of a micro-batch, where nothing else is asked for: 4 x 2,000 tokens keep a GPU busy."""
 ALONE = World(rank=0, size=1, device=torch.device("cpu"))
@@ -76,8 +76,6 @@ class Training:
     device: str = "auto"
     workers: int = 4
     world: World = ALONE
-    _examples: dict[str, int] = field(default_factory=dict)
-    _left_out: dict[str, int] = field(default_factory=dict)
 
     def run(self, progress: Progress) -> Path:
         """The folder of the trained model (of its adapters, with `lora`). Killed at any instant, it goes on.
@@ -86,6 +84,10 @@ class Training:
         from, a checkpoint of another training.
         """
         out = self.folder / (ADAPTER if self.config.lora else MODEL)
+        if self.world.leads:  # what a killed run was writing, as large as a model
+            for place in (out, self.folder / LANGUAGE_MODEL):
+                for leftover in leftovers(place):
+                    shutil.rmtree(leftover, ignore_errors=True)
         if not self._is_there(out):
             self._write_mini(progress)
             projector = self._stage1(progress)
@@ -194,7 +196,9 @@ class Training:
             preflight(llava, self.tower.encoder, rates | ({LANGUAGE: 0.0} if adapted else {}))
         reading = Reading.of(llava, prompt, max_length=config.max_length, blind=blind, most=stage.rows)
         examples = Examples(rows, reading, progress)
-        self._examples[name], self._left_out[name] = len(examples), examples.left_out
+        if self.world.leads:
+            counts = {"examples": len(examples), "left_out": examples.left_out, "too_long": examples.too_long}
+            write_json(self.folder / name / _COUNTS, counts)
         model: Any = add_adapters(llava.model, config, rates) if adapted else llava.model
         outcome = train(
             model,
@@ -211,15 +215,20 @@ class Training:
             progress=progress,
             images=examples.images,
         )
-        return (model.to("cpu").eval(), None) if outcome.state is None else (model, outcome.state)
+        if outcome.state is not None:
+            return model, outcome.state
+        model.to("cpu").eval()
+        if torch.cuda.is_available():  # whoever is asked next needs the memory
+            torch.cuda.empty_cache()
+        return model, None
 
     def _settings(self, stage: StageConfig, examples: int) -> TrainSettings:
         batch, ranks = min(stage.batch, examples), self.world.size
         on_gpu = torch.cuda.is_available() and self.device != "cpu"
-        micro = self.config.micro_batches or -(-batch // _CONVERSATIONS)
+        parts = self.config.micro_batches or -(-batch // (_CONVERSATIONS * ranks))
         return TrainSettings(
             batch=batch,
-            micro_batches=min(-(-micro // ranks) * ranks, batch),  # as many for each rank
+            micro_batches=min(parts, max(1, batch // ranks)) * ranks,
             epochs=stage.epochs,
             warmup=stage.warmup,
             weight_decay=stage.weight_decay,
@@ -237,8 +246,15 @@ class Training:
 
     def _language(self) -> LanguageModel:
         dtype = torch.bfloat16 if self.config.dtype == "bf16" else torch.float32
-        name = str(self.folder / LANGUAGE_MODEL) if self.config.lm == MINI else self.config.lm
-        return LanguageModel.load(name, self.config.prompt, dtype=dtype)
+        return LanguageModel.load(self._language_name(), self.config.prompt, dtype=dtype)
+
+    def _language_name(self) -> str:
+        return str(self.folder / LANGUAGE_MODEL) if self.config.lm == MINI else self.config.lm
+
+    def _counts(self, what: str) -> dict[str, int]:
+        """By stage, from the files that each stage left."""
+        places = {stage: self.folder / stage / _COUNTS for stage in (STAGE1, STAGE2)}
+        return {stage: read_object(place)[what] for stage, place in places.items() if place.is_file()}
 
     def _fill(self, llava: Llava, projector: Path) -> None:
         """Errors: RiceError where the file holds another model's."""
@@ -252,8 +268,7 @@ class Training:
     def _facts(self, llava: Llava) -> LlavaFacts:
         tower, config = self.tower, self.config
         spec = tower.encoder.spec
-        lm = Path(config.lm)
-        files = sorted(lm.glob("*.safetensors")) if lm.is_dir() else []
+        lm = self._language_name()
         return LlavaFacts(
             encoder=tower.reference,
             weights=tower.weights,
@@ -265,14 +280,19 @@ class Training:
             size=llava.tiles.edge,
             tiling=llava.tiles.tiling,
             arch=llava.arch,
-            lm=lm.name if files else config.lm,
-            lm_digest=",".join(sha256_file(file)[:16] for file in files) or None,
+            lm=Path(lm).name if Path(lm).is_dir() else lm,
+            lm_digest=lm_digest(lm),
             recipe=self.recipe,
             blind=config.blind,
             lora=config.lora,
             seed=self.seed,
-            examples=dict(self._examples),
-            left_out=dict(self._left_out),
+            examples=self._counts("examples"),
+            left_out=self._counts("left_out"),
+            refused={
+                name: {reason: found["count"] for reason, found in rows.prepared["refused"].items()}
+                for name, rows in ((STAGE1, self.pretrain), (STAGE2, self.instruct))
+                if rows is not None
+            },
             config=identity(config),
             data=self.fingerprint(),
             versions=versions(),
@@ -297,6 +317,11 @@ def training_of(
 
     `how`: further fields of `Training`. Errors: RiceError, as `rice llava prepare`.
     """
+    if config.stage1.epochs and not config.blind and material.pretrain is None:
+        raise RiceError(
+            f"expected {PRETRAIN} or {PRETRAIN}.json in {material.root} for stage 1, found neither; "
+            "or leave it out: --stage1.epochs 0"
+        )
     prepared = folder / _PREPARED
     first = None if material.pretrain is None else material.rows(material.pretrain, prepared, progress)
     second = material.rows(material.instruct, prepared, progress)
@@ -321,8 +346,13 @@ def merge_into(adapters: Path, out: Path, encoder: "Encoder") -> None:
     Errors: RiceError where the encoder or the language model is another one.
     """
     facts = LlavaFacts.read(adapters)
+    if not facts.lora:
+        raise RiceError(f"{adapters} holds a whole model, which has nothing to merge; use it as it is")
     config = config_from(LlavaConfig, facts.config)
-    language = LanguageModel.load(config.lm, config.prompt)
+    name = str(adapters.parent / LANGUAGE_MODEL) if config.lm == MINI else config.lm
+    if facts.lm_digest != lm_digest(name):
+        raise RiceError(f"{adapters} was trained with other values of the language model than {name} holds now")
+    language = LanguageModel.load(name, config.prompt)
     llava = build(encoder, language, config, tiling=config.tiling, arch=config.arch, seed=facts.seed)
     merged = merge(llava, adapters)
     with atomic_folder(out) as folder:

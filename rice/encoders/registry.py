@@ -134,6 +134,14 @@ def resolve(target: str) -> Any:
     return found if decorated is None else decorated
 
 
+def target_of(name: str) -> str:
+    """`module:attr` of a registered encoder's factory, which another process can import; the name where none can."""
+    found = _REGISTERED.get(name)
+    if found is None or found.factory.__module__ == "__main__" or "." in found.factory.__qualname__:
+        return name
+    return f"{found.factory.__module__}:{found.factory.__qualname__}"
+
+
 def code_file(name: str) -> Path:
     """The file that a registered encoder is written in. Errors: RiceError when it was typed into a session."""
     if name not in _REGISTERED and name in _entry_points():

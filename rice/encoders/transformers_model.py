@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput
 
-from rice.encoders import hf
+from rice.encoders import hf, registry
 from rice.encoders.base import Encoder
 from rice.encoders.hf_extract import extract
 from rice.encoders.hf_families import FAMILIES
@@ -61,7 +61,7 @@ class RiceEncoderConfig(PreTrainedConfig):  # type: ignore[misc] # transformers 
         config: Any = getattr(encoder.module, "config", None)
         own = getattr(config, "model_type", "") in FAMILIES
         return cls(
-            encoder="" if own else spec.name,
+            encoder="" if own else registry.target_of(spec.name),
             architecture=config.to_dict() if own else None,
             spec=dataclasses.asdict(spec),
             layer=layer,
