@@ -40,6 +40,7 @@ def test_train_merge_and_chat(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert "rice llava merge" in refused(["llava", "chat", str(adapter), "What?"], capsys)
     merged = tmp_path / "merged"
     main(["llava", "merge", str(adapter), "--out", str(merged)])
+    assert "nothing to merge" in refused(["llava", "merge", str(merged), "--out", str(tmp_path / "more")], capsys)
     assert "expected a new folder" in refused(["llava", "merge", str(adapter), "--out", str(merged)], capsys)
     picture = str(tmp_path / "root" / "images" / "0.png")
     main(["llava", "chat", str(merged), "What is it?", "--image", picture, "--max-new-tokens", "3", "--device", "cpu"])
@@ -64,6 +65,10 @@ def test_dry_run_says_what_would_be_done_and_writes_nothing(tmp_path: Path, caps
     assert "stage 1 on pretrain.json, stage 2 on instruct.json" in said
     assert "square 88 in 5 tiles" in said  # 16 + 8 x 9
     assert not (tmp_path / "out").exists()
+    words = command(tmp_path, "--dry-run")
+    words[words.index("mini-s8-128@32")] = "mini-s8-128@32,layer=-1"
+    main(words)
+    assert "hidden state -1," in capsys.readouterr().out
 
 
 def test_an_output_of_another_training_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

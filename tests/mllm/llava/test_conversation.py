@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tiny_parts import byte_tokenizer
+from tokenizers import processors
 
 from mllm.llava.conversation import IGNORED, Tokens, Writer
 from mllm.llava.processor import prepare_tokenizer, stop_ids
@@ -103,3 +104,18 @@ def test_an_answer_ends_at_the_prompts_end() -> None:
     ends = {tokenizer.convert_tokens_to_ids("<|im_end|>"), tokenizer.eos_token_id}
     assert set(stop_ids(tokenizer, "qwen_1_5")) == ends
     assert len(Tokens([1, 2, 3], [1, 2, 3]).cut(2)) == 2
+
+
+def test_texts_begin_with_the_token_that_the_tokenizer_puts_first_by_itself() -> None:
+    tokenizer = prepare_tokenizer(byte_tokenizer(), "vicuna_v1")
+    tokenizer.add_special_tokens({"bos_token": "<s>"})
+    start = tokenizer.bos_token_id
+    made = Writer(tokenizer=tokenizer, image_id=tokenizer.convert_tokens_to_ids("<image>"), prompt="vicuna_v1")
+    row = Row(id="0", turns=conversation("What?", "A cat."))
+    assert start not in made.text_only(row).ids  # known, but not put first
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A", special_tokens=[("<s>", start)]
+    )
+    tokens = made.text_only(row)
+    assert (tokens.ids[0], tokens.labels[0]) == (start, IGNORED)
+    assert tokens.ids == tokenizer.encode(written(row.turns, "vicuna_v1"))

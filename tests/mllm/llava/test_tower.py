@@ -1,5 +1,6 @@
 """An encoder inside a Llava model is the encoder that was asked for."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -90,8 +91,9 @@ def test_a_layer_that_the_tower_has_not_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("order", ["import rice, transformers", "import transformers, rice",
-    "import transformers; transformers.AutoModel; import rice"])  # fmt: skip
+@pytest.mark.parametrize(
+    "order", ["import rice, transformers", "import transformers; transformers.AutoModel; import rice"]
+)
 def test_the_auto_classes_know_wrapped_towers_after_import_rice(order: str, tmp_path: Path) -> None:
     tower = vision_tower(tiny_encoder("dinov2_with_registers", tmp_path), -2).module
     tower.save_pretrained(tmp_path / "saved")
@@ -103,3 +105,22 @@ def test_the_auto_classes_know_wrapped_towers_after_import_rice(order: str, tmp_
 def test_import_rice_loads_neither_torch_nor_transformers() -> None:
     code = "import sys, rice; print([n for n in ('torch', 'transformers') if n in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+@pytest.mark.slow
+def test_an_own_encoders_model_loads_in_another_process_without_the_import_of_its_module(tmp_path: Path) -> None:
+    vision_tower(tiny_encoder("own", tmp_path), -1).module.save_pretrained(tmp_path / "saved")
+    code = (
+        f"import rice, transformers; transformers.AutoModel.from_pretrained({str(tmp_path / 'saved')!r}); print('read')"
+    )
+    here = os.environ | {"PYTHONPATH": os.pathsep.join((str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")))}
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=here)
+    assert said.stdout == "read\n", said.stderr
+
+
+def test_who_only_asks_where_the_auto_classes_are_does_not_use_up_the_registration() -> None:
+    code = (
+        "import importlib.util, rice; importlib.util.find_spec('transformers.models.auto.modeling_auto'); "
+        "import transformers; transformers.AutoModel; print(transformers.AutoConfig.for_model('rice_encoder').layer)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "-1\n"

@@ -9,13 +9,20 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from tiny_encoders import tiny_encoder
-from tiny_parts import noise, write_lm, write_root
-from transformers import AutoModelForImageTextToText, AutoProcessor
+from tiny_parts import language_model, llava_around, noise, write_lm, write_root
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    Gemma2Config,
+    GPT2Config,
+    PhiConfig,
+)
 
 from mllm.llava.config import LlavaConfig, StageConfig
 from mllm.llava.facts import LlavaFacts
 from mllm.llava.material import Material
-from mllm.llava.model import LanguageModel
+from mllm.llava.model import LanguageModel, build
 from mllm.llava.train import ADAPTER, STAGE1, STAGE2, Training, training_of
 from probes.heads import Tower
 from rice.encoders.base import Encoder
@@ -127,9 +134,11 @@ def test_a_killed_training_goes_on_from_the_stage_that_was_done(tmp_path: Path) 
     whole = training(tmp_path, encoder).finish(QUIET)
     kept = (tmp_path / "out" / STAGE1 / "projector.safetensors").read_bytes()
     weights = load_file(whole / "model.safetensors")
+    facts = LlavaFacts.read(whole)
     shutil.rmtree(whole)
     shutil.rmtree(tmp_path / "out" / STAGE2)
     again = training(tmp_path, encoder).finish(QUIET)
+    assert LlavaFacts.read(again) == facts
     assert (tmp_path / "out" / STAGE1 / "projector.safetensors").read_bytes() == kept
     for name, value in load_file(again / "model.safetensors").items():
         assert torch.equal(value, weights[name]), name
@@ -202,3 +211,59 @@ def test_facts_of_another_version_are_refused(tmp_path: Path) -> None:
     (tmp_path / "rice_llava.json").write_text('{"encoder": "x"}')
     with pytest.raises(RiceError, match="another version of rice-suite"):
         LlavaFacts.read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (
+            Gemma2Config(head_dim=8, query_pre_attn_scalar=8, final_logit_softcapping=0.05),
+            "gives other logits than by itself",
+        ),
+        (PhiConfig(), "another head than Llava models can hold"),
+        (GPT2Config(n_embd=32, n_layer=1, n_head=2), "another head than Llava models can hold"),
+    ],
+)
+def test_a_language_model_that_a_llava_cannot_hold_is_refused(config: Any, message: str, tmp_path: Path) -> None:
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 4}
+    for name, value in ({} if isinstance(config, GPT2Config) else sizes | {"num_key_value_heads": 4}).items():
+        setattr(config, name, value)
+    config.vocab_size, config.pad_token_id = 270, 0
+    plain = language_model()
+    language = dataclasses.replace(plain, model=AutoModelForCausalLM.from_config(config).eval(), name="theirs")
+    with pytest.raises(RiceError, match=message):
+        build(tiny_encoder("clip", tmp_path), language, LlavaConfig(), tiling="2x2+1", arch="llava_next", seed=0)
+
+
+@pytest.mark.parametrize("kind", ["clip", "siglip", "dinov2", "rice", "own"])
+def test_fsdp_finds_every_block_that_the_model_names(kind: str, tmp_path: Path) -> None:
+    model = llava_around(tiny_encoder(kind, tmp_path), "2x2+1").model
+    assert "Qwen2DecoderLayer" in model._no_split_modules
+    assert set(model._no_split_modules) <= {type(module).__name__ for module in model.modules()}
+
+
+def test_stage_one_without_captions_is_told_and_may_be_left_out(tmp_path: Path) -> None:
+    encoder = tiny_encoder("rice", tmp_path)
+    (write_root(tmp_path / "root") / "pretrain.json").rename(tmp_path / "root" / "pretrains.json")
+    with pytest.raises(RiceError, match="expected pretrain or pretrain.json .* --stage1.epochs 0"):
+        training(tmp_path, encoder)
+    assert training(tmp_path, encoder, stage1=StageConfig(epochs=0)).pretrain is None
+
+
+def test_pictures_are_part_of_what_data_is_and_rows_are_prepared_once(tmp_path: Path) -> None:
+    material = Material.at(write_root(tmp_path / "root"))
+    before = material.fingerprint()
+    rows = material.rows(material.instruct, tmp_path / "prepared", QUIET)
+    stamp = (rows.folder / "rows.parquet").stat().st_mtime_ns
+    again = material.rows(material.instruct, tmp_path / "prepared", QUIET)
+    assert (again.folder / "rows.parquet").stat().st_mtime_ns == stamp
+    (tmp_path / "root" / "images" / "0.png").unlink()
+    assert Material.at(tmp_path / "root").fingerprint() != before
+
+
+def test_a_folder_that_was_not_prepared_to_its_end_is_told(tmp_path: Path) -> None:
+    root = write_root(tmp_path / "root")
+    (root / "instruct.json").unlink()
+    (root / "instruct").mkdir()
+    with pytest.raises(RiceError, match="it has no prepared.json"):
+        Material.at(root)
