@@ -2,13 +2,19 @@
 
 transformers writes a folder `checkpoint-STEP` file by file. A mark goes in last, when all ranks have written and the
 files are on disk; a folder without it is what a killed run left, and counts as nothing.
+
+PEFT writes adapters alone; what learns beside them goes into `others.safetensors`.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from mllm.llava.lora import OTHERS
 from rice.errors import RiceError
 from rice.files import read_object, remove_folder, write_json
 
@@ -58,6 +64,24 @@ def latest(parent: Path, run: Mapping[str, Any]) -> Checkpoint | None:
             f"{parent.parent} holds another training: {differences}; give the same values or another folder"
         )
     return Checkpoint(folder, int(mark["step"]))
+
+
+def save_others(values: Mapping[str, Tensor], folder: Path) -> None:
+    """Keep what learns beside adapters, by plain names."""
+    save_file({name: value.detach().cpu().contiguous() for name, value in values.items()}, folder / OTHERS)
+
+
+def load_others(folder: Path, names: Collection[str]) -> dict[str, Tensor]:
+    """What `save_others` kept. Errors: RiceError where it is not of just these names."""
+    path = folder / OTHERS
+    found = load_file(path) if path.is_file() else {}
+    wrong = sorted(found.keys() ^ set(names))
+    if wrong:
+        raise RiceError(
+            f"expected {path} to hold what learns beside the adapters, got one that differs in {wrong[0]} and "
+            f"{len(wrong) - 1} more parameters; remove {folder.parent}, or give the model that it belongs to"
+        )
+    return found
 
 
 def _folders(parent: Path) -> list[Path]:

@@ -19,13 +19,14 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
 from torch.utils.data import DataLoader
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 from transformers import set_seed as seed_everything
 from transformers.utils import logging
 
 from mllm.llava.attention import packed_attention
-from mllm.llava.checkpoints import keep_only, latest, mark_whole
+from mllm.llava.checkpoints import keep_only, latest, load_others, mark_whole, save_others
 from mllm.llava.loss import answer_loss, bare_model
 from mllm.llava.packing import StepBins, WithoutLoss, pack
 from mllm.llava.settings import TrainSettings
@@ -204,6 +205,7 @@ class PackedTrainer(Trainer):  # type: ignore[misc]
         self.remove_callback(PrinterCallback)
         self._bins, self._groups, self._run = bins, groups, run
         self._matrices = {plain_name(name) for name, value in model.named_parameters() if value.ndim > 1}
+        self._beside = _beside_adapters(model)
         self._kind = bare_model(model).config.model_type
         self._built: torch.optim.Optimizer | None = None
 
@@ -245,13 +247,26 @@ class PackedTrainer(Trainer):  # type: ignore[misc]
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         """Under the names that the model has: `save_pretrained` would write Llava's older ones, which Trainer, loading
-        by name and without insisting, silently fails to find.
+        by name and without insisting, silently fails to find. PEFT writes its own; what learns beside goes with it.
         """
         bare = self.accelerator.unwrap_model(self.model)
-        if bare is not bare_model(bare):  # PEFT writes and loads its own parameters
+        if bare is not bare_model(bare):
             super()._save(output_dir, state_dict)
+            if self.args.should_save and self._beside:
+                values = {plain_name(n): v for n, v in (state_dict or dict(bare.named_parameters())).items()}
+                save_others({name: values[name] for name in self._beside}, Path(output_dir or self.args.output_dir))
         elif self.args.should_save:
             bare.save_pretrained(output_dir, state_dict=state_dict, save_original_format=False)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        """Errors: RiceError where what learns beside adapters is not what the checkpoint holds."""
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        if not self._beside:
+            return
+        values = load_others(Path(resume_from_checkpoint), self._beside)
+        target = self.model if model is None else model
+        named: dict[str, Any] = {self._beside[plain]: value for plain, value in values.items()}
+        set_model_state_dict(target, named, options=StateDictOptions(full_state_dict=True, strict=False))
 
     def _issue_warnings_after_load(self, load_result: Any) -> None:
         """Errors: RiceError where a checkpoint lacks a parameter that shares none that it has, or has another."""
@@ -279,6 +294,14 @@ class PackedTrainer(Trainer):  # type: ignore[misc]
             mark_whole(folder, self.state.global_step, self._run)
             keep_only(folder)
         self.accelerator.wait_for_everyone()
+
+
+def _beside_adapters(model: nn.Module) -> dict[str, str]:
+    """What learns in a model of PEFT's without being PEFT's to write: plain name -> name."""
+    if model is bare_model(model):
+        return {}
+    learning = [name for name, value in model.named_parameters() if value.requires_grad]
+    return {plain_name(name): name for name in learning if "lora_" not in name and "modules_to_save" not in name}
 
 
 def parameter_groups(

@@ -11,13 +11,16 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from tiny_llava import example, lengths_of, llava, pad
 from torch import Tensor
 from transformers import PreTrainedModel, Trainer, TrainingArguments
 
 from mllm.llava import checkpoints
 from mllm.llava.checkpoints import MARK
+from mllm.llava.config import LlavaConfig
+from mllm.llava.lora import OTHERS, add_adapters
+from mllm.llava.model import LANGUAGE, PROJECTOR, TOWER
 from mllm.llava.packing import StepBins
 from mllm.llava.settings import TrainSettings
 from mllm.llava.trainer import TrainOutcome, parameter_groups, plain_name, train
@@ -138,6 +141,44 @@ def test_a_run_that_was_cut_off_ends_with_the_same_weights_bit_by_bit(
     assert [path.name for path in (tmp_path / "broken/checkpoints").iterdir()] == ["checkpoint-4"]
 
 
+def test_adapters_that_were_cut_off_resume_with_projector_newline_and_tower(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("peft")
+    rates = {TOWER: 2e-4, PROJECTOR: 1e-3, LANGUAGE: 5e-4}
+
+    def adapted() -> Any:
+        return add_adapters(llava(), LlavaConfig(lora=2, lora_alpha=4), rates)
+
+    data = [example(i, images=i % 2) for i in range(12)]
+    settings = dataclasses.replace(SETTINGS, epochs=3, save_every=1)
+    unbroken, broken, again = adapted(), adapted(), adapted()
+    start = weights(unbroken)
+    run(unbroken, data, tmp_path / "unbroken", dataclasses.replace(settings, save_every=0))
+
+    def killed(folder: Path, step: int, record: Any) -> None:
+        if step == 4:
+            raise KeyboardInterrupt
+        mark_whole(folder, step, record)
+
+    mark_whole = checkpoints.mark_whole
+    monkeypatch.setattr("mllm.llava.trainer.mark_whole", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run(broken, data, tmp_path / "broken", settings)
+    monkeypatch.undo()
+    outcome = run(again, data, tmp_path / "broken", settings)
+    assert (outcome.start, outcome.steps) == (3, 6)
+    assert apart(weights(again), weights(unbroken)) == 0.0
+    moved = {name for name, value in weights(again).items() if not torch.equal(value, start[name])}
+    for part in ("lora_B", "vision_tower", "multi_modal_projector", "image_newline"):
+        assert any(part in name for name in moved)
+    others = tmp_path / "broken/checkpoints/checkpoint-6" / OTHERS
+    kept = load_file(others)
+    save_file({name: value for name, value in kept.items() if "newline" not in name}, others)
+    with pytest.raises(RiceError, match="image_newline and 0 more"):
+        run(adapted(), data, tmp_path / "broken", settings)
+
+
 def test_resuming_reads_no_sample_of_the_steps_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = [example(i, images=0) for i in range(12)]
     settings = dataclasses.replace(SETTINGS, save_every=1)
@@ -250,10 +291,12 @@ def test_lora_trains_its_own_parameters_alone(saved: tuple[str, ...], tmp_path: 
     fresh = peft.get_peft_model(llava(), config)
     assert run(fresh, [example(i) for i in range(12)], tmp_path / "again", settings).start == 4
     assert apart(weights(fresh), weights(again)) == 0.0
-    assert torch.equal(wrapped.unload().model.vision_tower.state_dict()[TOWER], before[f"model.vision_tower.{TOWER}"])
+    assert torch.equal(
+        wrapped.unload().model.vision_tower.state_dict()[PATCHES], before[f"model.vision_tower.{PATCHES}"]
+    )
 
 
-TOWER = "embeddings.patch_embedding.weight"
+PATCHES = "embeddings.patch_embedding.weight"
 
 
 def test_recomputed_activations_change_nothing(tmp_path: Path) -> None:
