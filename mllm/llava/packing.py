@@ -28,11 +28,11 @@ Integers = NDArray[np.int64]
 class StepBins(Sampler[list[int]]):
     """A batch sampler: the bins of step 0, of step 1, ..., each a list of samples. Assign `epoch` before an epoch.
 
-    An epoch is a permutation of the samples, computed from (seed, epoch). Its last samples make a smaller step where
-    there is at least one for every bin; else they are left out of that epoch (`dropped`): other ones in the next.
-    Samples with images are dealt first, so that every bin has one where there are enough. A bin that got none ends
-    with `~sample`, the shortest sample with an image, whose labels do not count (`WithoutLoss`): on several ranks all
-    must run the vision tower.
+    An epoch is a permutation of the samples, computed from (seed, epoch). What is left over makes a smaller last step,
+    so that all are seen however many bins there are. A bin that got no sample holds `~sample`, the shortest one, whose
+    labels do not count (`WithoutLoss`): every rank needs a row. Samples with images are dealt first, so that every bin
+    has one where there are enough; a bin that got none ends with `~` of the shortest sample with an image: on several
+    ranks all must run the vision tower.
     """
 
     def __init__(
@@ -41,20 +41,20 @@ class StepBins(Sampler[list[int]]):
         """lengths: tokens of each sample. batch: samples of a step. bins: micro-batches of a step, over all ranks.
 
         images: of each sample, where every bin must have one; None where none needs any.
-        Errors: RiceError where a step has fewer samples than bins.
+        Errors: RiceError where there is no sample, or no place for one.
         """
         self.lengths: Integers = np.asarray(lengths, np.int64)
         samples = len(self.lengths)
-        if not 1 <= bins <= min(batch, samples):
+        if min(samples, batch, bins) < 1:
             raise RiceError(
-                f"expected at least one sample for each of a step's {bins} micro-batches, got {samples} samples in "
-                f"steps of {batch}; lower micro_batches or give more rows"
+                f"expected at least one sample, one of them in a step and one micro-batch, got {samples} samples in "
+                f"steps of {batch} in {bins} micro-batches; give rows, batch and micro_batches of 1 or more"
             )
         self.batch, self.bins, self.seed, self.epoch = batch, bins, seed, 0
-        rest = samples % batch
-        self.steps = samples // batch + (rest >= bins)
-        self.dropped = rest if rest < bins else 0
+        self.steps = -(-samples // batch)
         self._pictured = None if images is None or not any(images) else np.asarray(images) > 0
+        candidates = np.arange(samples) if self._pictured is None else self._pictured.nonzero()[0]
+        self._blank = ~int(candidates[self.lengths[candidates].argmin()])
         self._order: tuple[int, Integers] | None = None
 
     def __len__(self) -> int:
@@ -79,20 +79,13 @@ class StepBins(Sampler[list[int]]):
     def step(self, epoch: int, step: int) -> list[list[int]]:
         """The bins of a step."""
         samples = self.samples(epoch, step)
-        if self._pictured is None:
-            return [samples[places].tolist() for places in share_out(self.lengths[samples], self.bins)]
-        pictured = self._pictured[samples]
-        dealt = share_out(self.lengths[samples], self.bins, pictured)
-        blank = [~self._shortest()]
-        return [samples[places].tolist() + ([] if pictured[places].any() else blank) for places in dealt]
-
-    def _shortest(self) -> int:
-        assert self._pictured is not None
-        return int(np.where(self._pictured, self.lengths, np.iinfo(np.int64).max).argmin())
+        serves = np.ones(len(samples), bool) if self._pictured is None else self._pictured[samples]
+        dealt = share_out(self.lengths[samples], self.bins, None if self._pictured is None else serves)
+        return [samples[places].tolist() + ([] if serves[places].any() else [self._blank]) for places in dealt]
 
 
 def share_out(lengths: Integers, bins: int, spread: NDArray[np.bool_] | None = None) -> list[list[int]]:
-    """Places in `lengths` shared out into `bins` lists of nearly equal total, none empty, each ascending.
+    """Places in `lengths` shared out into `bins` lists of nearly equal total, each ascending. Fewer places: some are empty.
 
     Longest first into the least full bin; the longest ones of `spread` go first, one to each bin.
     """

@@ -11,7 +11,8 @@ class TrainSettings:
 
     Args:
         batch: samples of a step, over all ranks.
-        micro_batches: rows that a step's samples are packed into, over all ranks; more of them need less memory.
+        micro_batches: rows that a step's samples are packed into, counted over all ranks: each has its share of them,
+            one after the other. More of them need less memory; the samples of a step are the same.
         epochs: passes over the rows.
         warmup: share of the steps in which the learning rates rise.
         weight_decay: decoupled, of matrices alone.
@@ -40,7 +41,7 @@ class TrainSettings:
     def __post_init__(self) -> None:
         holds = {
             "batch": self.batch >= 1,
-            "micro_batches": 1 <= self.micro_batches <= self.batch,
+            "micro_batches": self.micro_batches >= 1,
             "epochs": self.epochs >= 1,
             "warmup": 0 <= self.warmup < 1,
             "weight_decay": self.weight_decay >= 0,

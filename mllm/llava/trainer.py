@@ -43,16 +43,14 @@ _WRAPPERS = re.compile(
 
 
 class TrainOutcome(NamedTuple):
-    """What a training did. `start`: the step that it resumed from; `dropped`: samples that each epoch left out.
-    `state`: the values by plain names, on the leading rank, where FSDP keeps the model in parts; else None: the model
-    holds them."""
+    """What a training did. `start`: the step that it resumed from. `state`: the values by plain names, on the leading
+    rank, where FSDP keeps the model in parts; else None: the model holds them."""
 
     steps: int
     start: int
     loss: float
     tokens: int
     seconds: float
-    dropped: int
     state: dict[str, Tensor] | None = None
 
 
@@ -74,7 +72,7 @@ def train(
     model without wrappers, "model.vision_tower" for instance. Frozen parameters are left out.
     out: gets `metrics.jsonl` and `checkpoints/`; the model itself is the caller's to save.
     Errors: RiceError for trainable parameters without a learning rate, micro-batches that do not divide by the ranks,
-    too few samples, a folder that holds another training, a loss that is no number any more.
+    no sample, a folder that holds another training, a loss that is no number any more.
     """
     require("accelerate", "mllm")
     arguments = _arguments(settings, groups, out)
@@ -111,7 +109,6 @@ def train(
         loss=result.training_loss,
         tokens=sum(bins.tokens(*divmod(step, bins.steps)) for step in range(start, total)),
         seconds=time.perf_counter() - began,
-        dropped=bins.dropped,
         state=state,
     )
 
@@ -151,13 +148,13 @@ def _arguments(settings: TrainSettings, groups: Mapping[str, float], out: Path) 
 def _run(settings: TrainSettings, groups: Mapping[str, float], bins: StepBins) -> dict[str, Any]:
     """What must be equal for a checkpoint to continue a run: all but where, how fast and in how much memory it runs.
 
-    Other micro-batches change a step's sums by rounding only, as long as they leave an epoch as many steps.
+    Other micro-batches change a step's sums by rounding only.
     """
     fields = dataclasses.asdict(settings)
     for name in ("workers", "device", "save_every", "checkpointing", "micro_batches"):
         del fields[name]
     rows = hashlib.sha256(bins.lengths.tobytes()).hexdigest()[:16]
-    return {**fields, "rates": dict(groups), "rows": len(bins.lengths), "steps": bins.steps, "lengths": rows}
+    return {**fields, "rates": dict(groups), "rows": len(bins.lengths), "lengths": rows}
 
 
 @contextlib.contextmanager

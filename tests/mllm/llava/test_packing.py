@@ -15,28 +15,26 @@ from rice.errors import RiceError
 LENGTHS = st.lists(st.integers(1, 3000), min_size=1, max_size=60)
 
 
-@given(LENGTHS, st.integers(1, 20), st.integers(1, 20), st.integers(0, 2**40))
-def test_an_epoch_has_every_sample_once_but_for_the_dropped(
-    lengths: list[int], batch: int, bins: int, seed: int
-) -> None:
-    bins = min(bins, batch, len(lengths))
+@given(LENGTHS, st.integers(1, 20), st.integers(1, 30), st.integers(0, 2**40))
+def test_an_epoch_has_every_sample_once_however_many_bins(lengths: list[int], batch: int, bins: int, seed: int) -> None:
     sampler = StepBins(lengths, batch=batch, bins=bins, seed=seed)
     found = list(sampler)
     assert len(found) == len(sampler) == sampler.steps * bins
-    assert all(found)
-    seen = sorted(sample for bin_ in found for sample in bin_)
-    assert len(seen) == len(set(seen)) == len(lengths) - sampler.dropped
-    assert sampler.dropped < bins
+    real = [[sample for sample in bin_ if sample >= 0] for bin_ in found]
+    assert sorted(sample for bin_ in real for sample in bin_) == list(range(len(lengths)))
+    for own, bin_ in zip(real, found, strict=True):
+        assert [lengths[~sample] for sample in bin_ if sample < 0] == [min(lengths)] * (not own)
     for step in range(sampler.steps):
-        own = sorted(sample for bin_ in found[step * bins : (step + 1) * bins] for sample in bin_)
+        own = sorted(sample for bin_ in real[step * bins : (step + 1) * bins] for sample in bin_)
+        assert own
         assert own == sorted(sampler.samples(0, step).tolist())
         assert sampler.tokens(0, step) == sum(lengths[sample] for sample in own)
+        assert sum(map(bool, real[step * bins : (step + 1) * bins])) == min(bins, len(own))
     assert len(sampler.samples(0, 0)) == min(batch, len(lengths))
 
 
 @given(LENGTHS, st.integers(1, 20), st.integers(0, 2**20))
 def test_rows_differ_by_one_sample_at_most(lengths: list[int], bins: int, seed: int) -> None:
-    bins = min(bins, len(lengths))
     sizes = np.asarray(lengths)
     dealt = share_out(sizes, bins)
     assert sorted(place for places in dealt for place in places) == list(range(len(lengths)))
@@ -57,32 +55,33 @@ def test_the_order_is_of_seed_and_epoch_alone() -> None:
     assert StepBins(lengths, batch=8, bins=4, seed=4).samples(1, 3).tolist() != one.samples(1, 3).tolist()
 
 
-@pytest.mark.parametrize(("samples", "steps", "dropped"), [(16, 2, 0), (19, 2, 3), (20, 3, 0), (4, 1, 0)])
-def test_a_smaller_last_step_needs_a_sample_for_every_bin(samples: int, steps: int, dropped: int) -> None:
-    sampler = StepBins([5] * samples, batch=8, bins=4, seed=0)
-    assert (sampler.steps, sampler.dropped) == (steps, dropped)
+@pytest.mark.parametrize(("samples", "steps"), [(16, 2), (17, 3), (20, 3), (4, 1), (1, 1)])
+def test_what_is_left_over_makes_a_smaller_last_step(samples: int, steps: int) -> None:
+    assert StepBins([5] * samples, batch=8, bins=4, seed=0).steps == steps
 
 
-@pytest.mark.parametrize(("batch", "bins", "samples"), [(4, 5, 10), (8, 4, 3), (8, 0, 10)])
-def test_fewer_samples_than_bins_are_refused(batch: int, bins: int, samples: int) -> None:
+@pytest.mark.parametrize(("batch", "bins", "samples"), [(0, 5, 10), (8, 4, 0), (8, 0, 10)])
+def test_steps_without_samples_are_refused(batch: int, bins: int, samples: int) -> None:
     with pytest.raises(RiceError, match="micro-batches"):
         StepBins([5] * samples, batch=batch, bins=bins, seed=0)
 
 
-@given(st.lists(st.tuples(st.integers(1, 500), st.booleans()), min_size=8, max_size=40), st.integers(1, 8))
+@given(st.lists(st.tuples(st.integers(1, 500), st.booleans()), min_size=1, max_size=40), st.integers(1, 12))
 def test_every_bin_has_an_image_or_the_blank_one(rows: list[tuple[int, bool]], bins: int) -> None:
     lengths, images = [length for length, _ in rows], [int(has) for _, has in rows]
     sampler = StepBins(lengths, batch=len(rows), bins=bins, seed=1, images=images)
     found = sampler.step(0, 0)
     real = [[sample for sample in bin_ if sample >= 0] for bin_ in found]
     assert sorted(sample for bin_ in real for sample in bin_) == list(range(len(rows)))
-    shortest = min((length for length, has in rows if has), default=None)
+    shortest = min((length for length, has in rows if has), default=min(lengths))
     own = [any(images[sample] for sample in bin_) for bin_ in real]
     assert sum(own) == min(bins, sum(images))
     for has, bin_ in zip(own, found, strict=True):
         blank = [~sample for sample in bin_ if sample < 0]
-        assert len(blank) == (not has and any(images))
-        assert all(images[sample] and lengths[sample] == shortest for sample in blank)
+        assert len(blank) == (not has if any(images) else len(bin_) == len(blank))
+        assert all(images[sample] or not any(images) for sample in blank)
+        assert all(lengths[sample] == shortest for sample in blank)
+    assert all(found)
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 4])
