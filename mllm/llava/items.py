@@ -54,13 +54,14 @@ def scores_of(task: str, samples: Sequence[Mapping[str, Any]], metrics: Mapping[
 
 
 def write_items(path: Path, tables: "Iterable[pd.DataFrame]") -> None:
-    """Atomically, the rows of one result."""
+    """Atomically, the rows of one result. Each question once: the mean of LiveXiv's versions has their rows again."""
     import pandas as pd
 
     from rice.files import atomic_write
 
+    rows = pd.concat(list(tables), ignore_index=True).drop_duplicates("id", ignore_index=True)
     with atomic_write(path, "wb") as file:
-        pd.concat(list(tables), ignore_index=True).to_parquet(file)
+        rows.to_parquet(file)
 
 
 def resampling(items: Path, *, named: bool) -> list[Resampling]:

@@ -1,5 +1,6 @@
 """Scores of lmms-eval reach the store as its file has them, with what they were measured on; errors store nothing."""
 
+import dataclasses
 import importlib.util
 import json
 import math
@@ -8,6 +9,7 @@ import shutil
 import statistics
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -516,6 +518,35 @@ def test_stored_items_give_intervals_and_comparisons_over_questions(tmp_path: Pa
     assert len(drawn) == 7
     assert {estimate.items for estimate in drawn.values()} == {9, 54}
     low, high = drawn[LIVEXIV].interval
+    assert low < 100 / 9 < high
+
+
+def test_items_of_a_sweep_s_cell_have_each_question_once_and_are_drawn_for_the_mean_too(tmp_path: Path) -> None:
+    from probes.import_formats.foreign import Imported
+    from probes.imports import plan
+    from reports.compare.resample import Resampler
+    from reports.measurements import measurements
+    from rice.progress import SilentProgress
+
+    scored = [livexiv(version, count=9) for version in range(1, 7)]
+    mean = livexiv_mean(scored)
+    assert mean is not None
+    together = [*scored, mean]
+    cell = dataclasses.replace(
+        mean.result,
+        identity=dataclasses.replace(mean.result.identity, probe="llava"),
+        metrics=list(metrics_of(together)),
+    )
+    tables = [one.items for one in together if one.items is not None]
+    (planned,) = plan(tmp_path, [Imported(result=cell, write_items=partial(write_items, tables=tables))])
+    planned.store(tmp_path)
+    found = measurements(rows_of(documents(tmp_path)))
+    resampler = Resampler(tmp_path, 200)
+    resampler.prepare([("llava", one["key"]) for one in found], SilentProgress())
+    drawn = {one["metric"]: resampler.summary(one.cell, list(one.runs.values())) for one in found}
+    assert not resampler.notes
+    assert {estimate.items for estimate in drawn.values()} == {9, 54}
+    low, high = drawn[f"{LIVEXIV} {LIVEXIV}"].interval
     assert low < 100 / 9 < high
 
 
