@@ -22,6 +22,7 @@ Content = dict[str, Any]
 
 DEFAULT_NEW_TOKENS = 1024
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f]")
+_FEW_SHOT_DELIMITER = "\n\n"
 _READ = ("max_new_tokens", "temperature", "do_sample", "top_p", "top_k", "num_beams", "until")
 
 
@@ -29,7 +30,9 @@ _READ = ("max_new_tokens", "temperature", "do_sample", "top_p", "top_k", "num_be
 class Decoding:
     """How answers are searched for. temperature 0, or do_sample off: greedy, or beam search with num_beams > 1.
 
-    `until`: an answer ends before the first of these texts; they are not in it.
+    `until`: an answer ends before the first of these texts; they are not in it. A blank line is never one of them:
+    lmms-eval puts its delimiter of few-shot examples into every task that sets none, and an answer that begins with a
+    blank line, or has several paragraphs, is an answer.
     """
 
     max_new_tokens: int = DEFAULT_NEW_TOKENS
@@ -46,7 +49,8 @@ class Decoding:
         until = given.pop("until", ())
         sample = given.pop("do_sample", given.get("temperature", 0) > 0)
         given["temperature"] = float(given.get("temperature", 1.0)) if sample else 0.0
-        decoding = cls(**given, until=(until,) if isinstance(until, str) else tuple(until))
+        stops = (until,) if isinstance(until, str) else tuple(until)
+        decoding = cls(**given, until=tuple(stop for stop in stops if stop != _FEW_SHOT_DELIMITER))
         if decoding.max_new_tokens < 1 or decoding.num_beams < 1 or not 0 <= decoding.temperature < math.inf:
             raise RiceError(
                 f"expected at least one new token and beam, and a temperature of at least 0, got {decoding}"

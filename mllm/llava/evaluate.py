@@ -30,7 +30,7 @@ from rice.errors import RiceError
 from rice.files import make_folder, sha256_json, write_json
 from rice.runs import alone
 
-VERSION = 1
+VERSION = 2
 """Of how answers are made: raised whenever a change of code changes them."""
 
 LOG = "lmms-eval.log"

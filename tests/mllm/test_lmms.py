@@ -133,12 +133,22 @@ def test_a_task_s_settings_are_those_of_generate(arguments: dict[str, Any], expe
 
 
 def test_an_answer_ends_before_the_first_stop() -> None:
-    decoding = Decoding.of({"until": ["\n\n", ". "]})
-    assert decoding.cut("one. two\n\nthree") == "one"
-    assert decoding.cut("one\n\ntwo. three") == "one"
+    decoding = Decoding.of({"until": ["###", ". "]})
+    assert decoding.cut("one. two###three") == "one"
+    assert decoding.cut("one###two. three") == "one"
     assert decoding.cut("whole") == "whole"
     assert Decoding.of({"until": "b"}).cut("abc") == "a"
     assert Decoding.unread({"until": "b", "image_aspect_ratio": "original"}) == ["image_aspect_ratio"]
+
+
+def test_lmms_eval_s_delimiter_of_few_shot_examples_ends_no_answer() -> None:
+    """It is what every task has as `until` that sets none."""
+    from lmms_eval.api.task import TaskConfig
+
+    config = TaskConfig(output_type="generate_until")
+    assert config.generation_kwargs["until"] == [config.fewshot_delimiter]
+    assert Decoding.of(config.generation_kwargs).cut("\n\nParis") == "\n\nParis"
+    assert Decoding.of({"until": ["\n\n", "\n"]}).cut("Paris\nRome") == "Paris"
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
