@@ -11,9 +11,11 @@ and samples.jsonl. The last line on standard error says why it failed.
 import argparse
 import contextlib
 import os
+import socket
 import subprocess
 import sys
 import tempfile
+import time
 import traceback
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -29,6 +31,7 @@ FAILURE = "failed: "
 _WRAPPERS = ("RetryError", "DatasetGenerationError")
 """Say nothing of what they hold: lmms-eval tries some steps again, and the library datasets reads files."""
 RESULTS, SAMPLES = "results.json", "samples.jsonl"
+_POLL_S = 0.2
 
 
 def main(arguments: list[str]) -> int:
@@ -158,10 +161,33 @@ def _arguments(spec: dict[str, Any], task: str, folder: Path) -> argparse.Namesp
 
 
 def _start(file: Path, processes: int) -> int:
-    command = ["torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-    return subprocess.run(
-        [sys.executable, "-m", *command, "-m", "mllm.llava.lmms_run", str(file)], check=False
-    ).returncode
+    """All ranks, in this process's own group, so that whatever ends this one ends them (torchrun gives each a session
+    of its own, where they would live on). The status of the first that fails, which ends the others; 0."""
+    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port()), "WORLD_SIZE": str(processes)}
+    command = [sys.executable, "-m", "mllm.llava.lmms_run", str(file)]
+    environment = {"OMP_NUM_THREADS": "1"} | dict(os.environ) | place  # as torchrun: else each takes all processors
+    ranks = [
+        subprocess.Popen(command, env=environment | {"RANK": str(rank), "LOCAL_RANK": str(rank)})
+        for rank in range(processes)
+    ]
+    try:
+        while True:
+            statuses = [rank.poll() for rank in ranks]
+            failed = [status for status in statuses if status]
+            if failed or None not in statuses:
+                return failed[0] if failed else 0
+            time.sleep(_POLL_S)
+    finally:
+        for rank in ranks:
+            rank.kill()
+            rank.wait()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
 
 
 def _reason(error: BaseException) -> str:

@@ -9,6 +9,7 @@ import shutil
 import statistics
 import subprocess
 import sys
+import time
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -338,6 +339,32 @@ def test_two_processes_give_the_scores_and_the_task_hash_of_one(room: Path, done
     assert one.items is not None
     assert two.items is not None
     assert two.items.equals(one.items)
+
+
+@pytest.mark.slow
+def test_all_processes_die_with_a_killed_parent(room: Path, tmp_path: Path) -> None:
+    import psutil
+
+    def ranks() -> list[psutil.Process]:
+        found = [p for p in psutil.process_iter(["cmdline", "status"]) if spec in (p.info["cmdline"] or ())]
+        return [p for p in found if p.info["status"] != psutil.STATUS_ZOMBIE and "--tied" not in p.info["cmdline"]]
+
+    def wait_until(there: int) -> None:
+        end = time.monotonic() + 120
+        while len(ranks()) != there:
+            assert time.monotonic() < end
+            assert there == 0 or parent.poll() is None
+            time.sleep(0.05)
+
+    out = tmp_path / "out"
+    spec = str(out.resolve() / "lmms" / "spec.json")
+    asked = f"{str(room / 'mini/model')!r}, 'squares', Path({str(out)!r}), include=[Path({str(room / 'tasks')!r})]"
+    code = f"from pathlib import Path\nfrom mllm.llava.evaluate import run_tasks\nrun_tasks({asked}, processes=2)"
+    environment = dict(os.environ) | {"PYTHONPATH": str(Path(__file__).resolve().parents[3])}
+    with subprocess.Popen([sys.executable, "-c", code], env=environment) as parent:
+        wait_until(2)
+        parent.kill()
+    wait_until(0)
 
 
 @pytest.mark.parametrize(
