@@ -54,7 +54,7 @@ class Task:
     def identity(self) -> dict[str, Any]:
         """JSON values that change when anything that makes its scores changes, as far as files here say."""
         code = sorted(self.definition.parent.glob("*.py")) if not self.own else []
-        found = {path.name: sha256_unchanged(path) for path in (*self.files, *code)}
+        found = [[path.name, sha256_unchanged(path)] for path in (*self.files, *code)]  # of two folders, one name
         config = {key: value for key, value in self.config.items() if key not in ("dataset_kwargs", "dataset_path")}
         source = None if self.files else [self.config.get("dataset_path"), self.config.get("dataset_kwargs")]
         return {"task": self.name, "config": _text(config), "source": _text(source), "files": found}

@@ -25,7 +25,7 @@ from probes.import_formats.scales import LIVEXIV, LIVEXIV_VERSIONS, scale_of
 from probes.protocol import Metric
 from probes.results import Result
 from rice.errors import RiceError
-from rice.files import sha256_json
+from rice.files import sha256_json, sha256_unchanged
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -95,7 +95,7 @@ def _ours(
         "model": own | {"facts": model.facts},
         "lmms_eval_results": document.origin,
         "questions_sha256": questions,
-        "data": {path.name: digest for path, digest in zip(task.files, _digests(task), strict=True)},
+        "data": [[path.name, sha256_unchanged(path)] for path in task.files],
         "generation_kwargs": plain.resolved_config.get("generation_kwargs"),
         "batch_size": setting.batch_size,
         "system_prompt": setting.system_prompt,
@@ -202,12 +202,6 @@ def _questions(samples: Sequence[Mapping[str, Any]]) -> str:
     """SHA-256 of numbers, texts and true answers."""
     asked = [[sample["doc_id"], sample.get("input"), sample.get("target")] for sample in samples]
     return hashlib.sha256(json.dumps(asked, ensure_ascii=False).encode()).hexdigest()
-
-
-def _digests(task: Task) -> list[str]:
-    from rice.files import sha256_unchanged
-
-    return [sha256_unchanged(path) for path in task.files]
 
 
 def _version(package: str) -> str | None:

@@ -422,6 +422,16 @@ def test_data_is_asked_for_where_it_lies_and_changes_the_identity(room: Path, tm
     assert merged["metric_list"] == read_definition(first.definition)["metric_list"]
     (folder / "rows.jsonl").write_text("{} \n")
     assert find_tasks("docvqa_val", data=tmp_path)[0].identity() != before
+    parts = [folder / part / "rows.jsonl" for part in ("a", "b")]
+    for path in parts:
+        path.parent.mkdir()
+        path.write_text("{}\n")
+    before = find_tasks("docvqa_val", data=tmp_path)[0].identity()
+    for path in parts:
+        path.write_text("{} \n")
+        after = find_tasks("docvqa_val", data=tmp_path)[0].identity()
+        assert after != before, "files of one name in several folders"
+        before = after
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "x.yaml").write_text("task: mme\n")
     with pytest.raises(RiceError, match="name of lmms-eval's own"):
