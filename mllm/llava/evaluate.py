@@ -159,7 +159,11 @@ class _Run:
 
     def _folder(self, task: Task) -> Path:
         how = {"limit": self.how.limit, "dtype": self.how.dtype, "system_prompt": self.how.system_prompt}
-        key = task.identity() | how | {"model": self.model.digest, "version": VERSION, "lmms_eval": _release()}
+        own = {
+            "model": self.model.digest,
+            "blind": self.model.blind,
+        }  # the digest leaves out what says that it is blind
+        key = task.identity() | how | own | {"version": VERSION, "lmms_eval": _release()}
         return self.out / _FOLDER / task.name / sha256_json(key)[:16]
 
     def _is_done(self, task: Task) -> bool:

@@ -51,6 +51,11 @@ class ModelId:
         """Of its training; 0 where it is not known."""
         return 0 if self.facts is None else int(self.facts["seed"])
 
+    @property
+    def blind(self) -> bool:
+        """Whether it is asked without pictures."""
+        return bool((self.facts or {}).get("blind"))
+
     def whose(self, label: str | None) -> Whose:
         """The encoder as results name it: a zoo name brings its spec. Errors: RiceError for names that are none."""
         if self.facts is None:
@@ -59,8 +64,8 @@ class ModelId:
             return dataclasses.replace(unknown, reference=self.name, spec=spec)
         encoder = self.facts["encoder"]
         whose = Whose.named(encoder)
-        shown = label or self.facts.get("label") or encoder
-        if self.facts.get("blind") and "blind" not in shown:
+        shown = label or encoder
+        if self.blind and "blind" not in shown:
             shown = f"{shown}, blind"
         size, layer = self.facts.get("size"), self.facts.get("layer")
         told = {"patch": self.facts.get("patch"), "layer": layer, "native_size": size}

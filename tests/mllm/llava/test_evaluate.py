@@ -127,6 +127,11 @@ def test_scores_of_lmms_eval_s_file_are_those_of_the_store_and_a_task_that_is_do
     evaluate(room / "mini/model", "squares", out, include=[room / "tasks"], batch_size=7, device="cpu")
     (again,) = documents(out)
     assert (again["key"], again["metrics"]) == (stored["key"], stored["metrics"])
+    blind = tmp_path / "mini" / "model"
+    shutil.copytree(room / "mini/model", blind)
+    (blind / FACTS).write_text(json.dumps(facts(blind=True)))
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        evaluate(blind, "squares", out, include=[room / "tasks"], device="cpu")
 
 
 @pytest.mark.slow
