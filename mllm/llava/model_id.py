@@ -15,15 +15,16 @@ from rice.files import read_object, sha256_json, sha256_unchanged
 _WEIGHTS = (".safetensors", ".bin", ".pt")
 _PARTS = (".json", ".jinja", ".model", ".txt")
 _NOT_THE_MODEL = frozenset({FACTS, "training_args.bin", "trainer_state.json", "all_results.json", "run.json"})
-_NOT_THE_TRAINING = frozenset({"tasks", "limit", "blind"})
-"""What is asked, and with which eyes: a blind model is compared with one that sees, on the same questions."""
+_NOT_THE_TRAINING = frozenset({"blind"})
+"""A blind model is compared with one that sees, on the same questions."""
 _KNOWN = {"encoder": str, "fingerprint": str, "lm": str, "seed": int}
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelId:
     """`name`: hub id, or the last two parts of the folder's path; `digest`: SHA-256 over all files that make its
-    answers, which tells models of one name apart. `facts`: of FACTS, None where the model is not ours."""
+    answers, which tells models of one name apart. `facts`: of FACTS, with names in the place of
+    paths; None where the model is not ours."""
 
     folder: Path
     name: str
@@ -75,9 +76,12 @@ class ModelId:
         return dataclasses.replace(whose, label=shown, reference=encoder, spec=spec, size=size, layer=layer)
 
     def training(self) -> dict[str, Any]:
-        """What of the training tells measurements of one encoder apart: part of a result's identity."""
+        """What of the training tells measurements of one encoder apart: part of a result's identity. A local language
+        model is known by its folder's name and its content."""
         facts = self.facts or {}
         named = {"language_model": facts.get("lm"), "recipe": facts.get("recipe"), "tiling": facts.get("tiling")}
+        if facts.get("lm_digest"):
+            named["language_model_sha256"] = facts["lm_digest"]
         config = {key: value for key, value in (facts.get("config") or {}).items() if key not in _NOT_THE_TRAINING}
         return named | {"training": config or None}
 
@@ -111,7 +115,21 @@ def _facts(folder: Path) -> dict[str, Any] | None:
     wrong = [key for key, kind in _KNOWN.items() if type(facts.get(key)) is not kind]
     if wrong:
         raise RiceError(f"expected {wrong[0]} as {_KNOWN[wrong[0]].__name__} in {path}, got {facts.get(wrong[0])!r}")
-    return facts
+    return _without_places(facts)
+
+
+def _without_places(facts: dict[str, Any]) -> dict[str, Any]:
+    """Names in the place of paths: where files lay is not what was measured. What was typed as the language model of a
+    training stands in its configuration; `lm` is its name."""
+    found = facts | {"lm": _name(facts["lm"]), "weights": _name(facts.get("weights"))}
+    if isinstance(found.get("config"), dict) and "lm" in found["config"]:
+        found["config"] = found["config"] | {"lm": found["lm"]}
+    return found
+
+
+def _name(value: Any) -> Any:
+    is_place = isinstance(value, str) and (Path(value).is_absolute() or Path(value).exists())
+    return Path(value).name if is_place else value
 
 
 def _fetch(model: str) -> Path:

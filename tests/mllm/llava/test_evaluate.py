@@ -45,7 +45,7 @@ def room(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def facts(**changes: Any) -> dict[str, Any]:
     return {
-        "encoder": "clip-l14-336", "label": "CLIP", "weights": "default", "fingerprint": "f" * 64, "trained": True,
+        "encoder": "clip-l14-336", "weights": "default", "fingerprint": "f" * 64, "trained": True,
         "layer": -2, "patch": 14, "size": 336, "tiling": "2x2+1", "lm": "Qwen/Qwen2.5-7B", "recipe": "paper", "seed": 3,
         "blind": False, "config": {"learning_rate": 1e-5}, "versions": {},
     } | changes  # fmt: skip
@@ -112,7 +112,7 @@ def test_scores_of_lmms_eval_s_file_are_those_of_the_store_and_a_task_that_is_do
     assert stored["identity"]["config"]["task_version"] == 1.5
     assert stored["identity"]["config"]["task_hash"] == said["task_hashes"]["squares"]
     assert "greedy; at most 4 new tokens" in metric["protocol"]
-    assert (stored["encoder"], stored["reference"], stored["seed"]) == ("CLIP", "clip-l14-336", 3)
+    assert (stored["encoder"], stored["reference"], stored["seed"]) == ("clip-l14-336", "clip-l14-336", 3)
     assert (stored["identity"]["size"], stored["identity"]["layer"], stored["tokens"]) == (336, -2, 576)
     assert stored["encoder_spec"]["width"] == 1024
     assert stored["resolved_config"]["model"]["full_id"] == ModelId.of(str(room / "mini/model")).full
@@ -459,13 +459,31 @@ def test_a_model_is_known_by_its_content_and_never_by_its_place(room: Path, tmp_
         ModelId.of("such_model")
 
 
+def test_where_a_language_model_lay_is_no_part_of_what_was_measured(room: Path, tmp_path: Path) -> None:
+    def known(place: str, **changes: Any) -> ModelId:
+        folder = tmp_path / "some" / "model"
+        if not folder.is_dir():
+            shutil.copytree(room / "mini/model", folder)
+        own = {"lm": "qwen", "lm_digest": "ab", "config": {"lm": place, "lora": 0}, "weights": f"{place}/tower.pt"}
+        (folder / FACTS).write_text(json.dumps(facts(**own | changes)))
+        return ModelId.of(str(folder))
+
+    first, second = (known(place) for place in ("/here/qwen", "/there/qwen"))
+    assert first == second
+    assert first.training()["training"] == {"lm": "qwen", "lora": 0}
+    assert "here" not in json.dumps(first.facts)
+    assert known("/here/qwen", lm_digest="cd").training() != first.training()
+    hub = known("Qwen/Qwen2.5-7B", lm="Qwen/Qwen2.5-7B", lm_digest=None).training()
+    assert (hub["language_model"], hub["training"]["lm"]) == ("Qwen/Qwen2.5-7B",) * 2
+
+
 def test_a_blind_model_and_an_own_encoder_are_called_so(room: Path) -> None:
     def whose(**changes: Any) -> Any:
         return ModelId(folder=room, name="a/b", digest="0" * 64, facts=facts(**changes)).whose(None)
 
-    assert whose(blind=True).label == "CLIP, blind"
-    assert whose(label=None).label == "clip-l14-336"
-    own = whose(encoder="my.towers:tower", label=None)
+    assert whose(blind=True).label == "clip-l14-336, blind"
+    assert whose().label == "clip-l14-336"
+    own = whose(encoder="my.towers:tower")
     assert (own.reference, own.spec["source"], own.spec["width"], own.spec["patch"]) == (
         "my.towers:tower",
         "own",
@@ -612,9 +630,9 @@ def test_the_verb_prints_a_line_a_score_and_units_come_from_the_task(
     first, second, last = capsys.readouterr().out.splitlines()
     values = {one["dataset"]: one["metrics"][0] for one in documents(out)}
     squares, shares = values["squares"], values["shares"]
-    assert first == (f"CLIP  squares (test, n = 7)  length {squares['value']:.2f} ± {squares['stderr']:.2f}")
+    assert first == (f"clip-l14-336  squares (test, n = 7)  length {squares['value']:.2f} ± {squares['stderr']:.2f}")
     assert second == (
-        f"CLIP  shares (test, n = 3)  length {100 * shares['value']:.2f} ± {100 * shares['stderr']:.2f} %"
+        f"clip-l14-336  shares (test, n = 3)  length {100 * shares['value']:.2f} ± {100 * shares['stderr']:.2f} %"
     )
     assert "rice tables" in last
     assert "a fraction, shown times 100" in shares["protocol"]
