@@ -22,6 +22,8 @@ _DETAILS = ("encoder_fingerprint", "size", "layer", "config", "protocol_version"
 """Of what goes in one cell of the paper's by its encoder's label: what tells measurements apart, in order."""
 _TRAINING = "training"
 """Where a result that was measured on a trained model has the configuration of that model's probe."""
+_JUDGED, _THERE, _SYSTEM_PROMPT = "samples", "samples_there", "system_instruction_sha"
+"""Where a result of lmms-eval says what it was asked: see `probes.import_formats.lmms_eval`."""
 _NAMED = 3
 """Differences of a configuration that are spelt out."""
 
@@ -129,13 +131,17 @@ def _zoo_name(reference: str) -> str:
 def _differences(plan: Layout, source: Source, one: Measurement) -> Iterator[str]:
     if source.caveat is not None and (one["probe"] == source.probe and not _has(one, source.unless)):
         yield source.caveat
-    if source.n is not None and one["n"] not in (0, source.n):  # 0: not known
+    config = json.loads(one["config"])
+    if source.n is not None and one["n"] not in (0, source.n, source.n_of_task):  # 0: not known
         yield f"{one['n']:,} test items instead of {source.n:,}"
+    elif source.n is None and _count(config, _JUDGED) < _count(config, _THERE):
+        yield f"{_count(config, _JUDGED):,} of {_count(config, _THERE):,} questions"
+    if config.get(_SYSTEM_PROMPT) is not None:
+        yield "a system prompt of its own"
     if source.split is not None and one["split"] != source.split:
         yield f"split {one['split']} instead of {source.split}"
     if plan.sweep is None:
         return
-    config = json.loads(one["config"])
     trained_apart = isinstance(config.get(_TRAINING), dict)
     config = flattened(config[_TRAINING] if trained_apart else config)
     known = [own for probe, own in _protocols(plan.sweep) if trained_apart or probe == one["probe"]]
@@ -149,6 +155,11 @@ def _differences(plan: Layout, source: Source, one: Measurement) -> Iterator[str
         yield f"{key} {_value(config, key)} instead of {_value(known[nearest], key)}"
     if len(apart[nearest]) > _NAMED:
         yield f"{len(apart[nearest]) - _NAMED} more settings differ"
+
+
+def _count(config: Mapping[str, Any], key: str) -> int:
+    value = config.get(key)
+    return value if isinstance(value, int) else 0
 
 
 def _has(one: Measurement, setting: str | None) -> bool:

@@ -16,16 +16,18 @@ Best = Literal["group", "block", "all", "row"]
 class Source:
     """A measured metric: of a probe, on datasets by the names that built-in sweeps give them (none: on any).
 
-    `n` items and `split` are those of the paper's number, where they are known. `times`: what the stored value is
-    multiplied by to be as printed (None: by 100 where it is a fraction). `caveat`: what the result cannot say, unless
-    its configuration has `unless`. `whole`: of `datasets`, the one that is the mean of the others, which then are not
-    shown beside it. `also`: another place where the same number may stand.
+    `n` items and `split` are those of the paper's number, where they are known; `n_of_task`: what a file from elsewhere
+    says in the place of `n` where a task has several metrics, each of a part of its questions. `times`: what the stored
+    value is multiplied by to be as printed (None: by 100 where it is a fraction). `caveat`: what the result cannot say,
+    unless its configuration has `unless`. `whole`: of `datasets`, the one that is the mean of the others, which then
+    are not shown beside it. `also`: another place where the same number may stand.
     """
 
     probe: str
     metric: str
     datasets: tuple[str, ...] = ()
     n: int | None = None
+    n_of_task: int | None = None
     split: str | None = None
     times: float | None = None
     caveat: str | None = None
@@ -119,10 +121,11 @@ def _tracking_sources() -> dict[str, Source]:
 
 _QUESTIONS = {
     "InfoVQA": 2_801, "DocVQA": 5_349, "ChartQA": 2_500, "TextVQA": 5_000, "OCRBench": 1_000, "OCRBenchV2": 10_000,
-    "AI2D": 3_088, "MMB^EN": 4_329, "MME^Cog": 2_374, "MME^Per": 2_374, "POPE": 9_000, "RealworldQA": 765,
+    "AI2D": 3_088, "MMB^EN": 4_329, "MME^Cog": 260, "MME^Per": 2_114, "POPE": 9_000, "RealworldQA": 765,
     "MMStar": 1_500,
 }  # fmt: skip
 """Of each benchmark as lmms-eval takes it from the hub. LiveXiv's versions grow."""
+_QUESTIONS_OF_MME = _QUESTIONS["MME^Cog"] + _QUESTIONS["MME^Per"]
 
 
 def _multimodal_source(column: str) -> Source:
@@ -138,8 +141,9 @@ def _multimodal_source(column: str) -> Source:
         metric=metric,
         datasets=tuple(metrics),
         n=_QUESTIONS.get(column),
+        n_of_task=_QUESTIONS_OF_MME if task == "mme" else None,
         times=times,
-        caveat="imported: how its language model was trained on this encoder is not recorded",
+        caveat="how its language model was trained on this encoder is not recorded",
         unless="training",
         whole=LIVEXIV if LIVEXIV in metrics else None,
         also=Source(probe="llava", metric=f"{task} {metric}", times=times),

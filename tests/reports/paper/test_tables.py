@@ -20,6 +20,7 @@ from reports.paper.layout import chosen, layout
 from reports.paper.printed import TABLES, paper
 from reports.paper.tables import paper_csv, paper_grid
 from rice.errors import RiceError
+from rice.files import sha256_json
 
 
 def measured(folder: Path, *results: Result) -> list[Beside]:
@@ -168,7 +169,7 @@ def test_imported_scores_are_laid_beside_table_1_as_it_prints_them(tmp_path: Pat
     )
     found = {cell.column: (cell.score.mean, cell.printed) for cell in cells}
     assert found == {"OCRBench": (pytest.approx(575.0), 575.0), "DocVQA": (pytest.approx(79.0), 79.19)}
-    assert all("not recorded" in cell.differs[0] for cell in cells)
+    assert all(cell.differs[0].startswith("how its language model was trained") for cell in cells)
     assert {cell.line for cell in cells} == {5}
 
 
@@ -190,6 +191,23 @@ def test_scores_measured_here_say_how_their_model_was_trained_otherwise_than_the
     )
     assert differs("few", as_printed, n=24) == ("24 test items instead of 1,000",)
     assert "not recorded" in differs("unknown", None)[0]
+
+
+def test_parts_of_a_benchmark_and_prompts_of_one_s_own_are_told(tmp_path: Path) -> None:
+    own: dict[str, Any] = {"probe": "lmms-eval", "encoder": "RICE", "reference": "rice-l14-336"}
+    as_printed = {key: value for key, value in protocol_of("table1").items() if key not in ("tasks", "limit", "blind")}
+    plain = {"training": as_printed, "system_instruction_sha": None}
+
+    def differs(metric: str, dataset: str, n: int, **config: Any) -> tuple[str, ...]:
+        found = result(metric, 0.5, n=n, dataset=dataset, config=plain | config, **own)
+        (cell,) = [c for c in measured(tmp_path / sha256_json([metric, n, config]), found) if c.table == "1"]
+        return cell.differs
+
+    assert differs("livexiv_vqa", "livexiv_vqa", 60, samples=60, samples_there=9_000) == ("60 of 9,000 questions",)
+    assert differs("livexiv_vqa", "livexiv_vqa", 9_000, samples=9_000, samples_there=9_000) == ()
+    assert differs("mme_cognition_score", "mme", 260, system_instruction_sha="ab") == ("a system prompt of its own",)
+    assert differs("mme_cognition_score", "mme", 2_374) == (), "a file from elsewhere counts the whole task"
+    assert differs("mme_perception_score", "mme", 260) == ("260 test items instead of 2,114",)
 
 
 def test_livexiv_s_mean_stands_for_its_versions(tmp_path: Path) -> None:
