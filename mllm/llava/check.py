@@ -4,6 +4,7 @@ was asked for, and stops with one line where they differ.
 tokens      the processor, the model and `mllm.llava.tiling` count the same tokens for a thousand sizes
 pixels      the processor normalises once, by the tower's mean and std
 layer       what reaches the projector is the encoder's own hidden state, patches only
+packing     a packed row's samples are seen as they are alone (`check_packing`)
 gradients   the parts that are to learn get gradients, the others none, and of the tower the blocks up to that layer
 """
 
@@ -20,7 +21,9 @@ from PIL import Image
 from torch import Tensor, nn
 from torchvision.transforms.v2 import functional as F  # noqa: N812
 
+from mllm.llava.attention import packed_attention
 from mllm.llava.model import PROJECTOR, TOWER, Llava, part_of
+from mllm.llava.packing import pack
 from rice.encoders.base import Encoder
 from rice.errors import RiceError
 
@@ -54,6 +57,24 @@ def preflight(llava: Llava, encoder: Encoder, rates: Mapping[str, float], *, siz
     features = _check_layer(llava, encoder, picture)
     untouched = _check_gradients(llava, picture, rates)
     return Findings(sizes=sizes, pixels=pixels, features=features, untouched=untouched)
+
+
+def check_packing(llava: Llava) -> None:
+    """Errors: RiceError for a language model in which the samples of a packed row see each other, or are seen otherwise
+    than alone: one with state or attention of its own."""
+    samples = [torch.arange(1, 7), torch.arange(7, 14)]
+    row = pack([{"input_ids": ids, "labels": ids} for ids in samples])
+    inputs = {name: value for name, value in row.items() if name not in ("labels", "logits_to_keep")}
+    with torch.no_grad():
+        alone = torch.cat([llava.model(input_ids=ids[None], use_cache=False).logits[0] for ids in samples]).float()
+        with packed_attention(llava.model):
+            packed = llava.model(**inputs, use_cache=False).logits[0].float()
+    least = 1e-3 if llava.model.dtype == torch.float32 else 0.1
+    if not float((packed - alone).abs().max()) <= least * float(alone.abs().max()):
+        raise RiceError(
+            f"the samples of a packed row are not seen as they are alone by {llava.model.config.text_config.model_type}; "
+            "take a language model like Qwen, Llama or Mistral"
+        )
 
 
 def random_sizes(count: int) -> list[tuple[int, int]]:

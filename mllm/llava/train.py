@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from mllm.llava.check import preflight
+from mllm.llava.check import check_packing, preflight
 from mllm.llava.config import MINI, LlavaConfig, StageConfig
 from mllm.llava.data import Examples, Reading
 from mllm.llava.facts import LlavaFacts, lm_digest
@@ -192,6 +192,7 @@ class Training:
         rates = rates_of(stage, projector_only=name == STAGE1, blind=blind)
         adapted = config.lora > 0 and name == STAGE2
         set_learning(llava.model, rates | ({LANGUAGE: 0.0} if adapted else {}))
+        check_packing(llava)
         if not blind:
             preflight(llava, self.tower.encoder, rates | ({LANGUAGE: 0.0} if adapted else {}))
         reading = Reading.of(llava, prompt, max_length=config.max_length, blind=blind, most=stage.rows)

@@ -9,7 +9,7 @@ import torch
 from tiny_encoders import KINDS, tiny_encoder
 from tiny_parts import llava_around
 
-from mllm.llava.check import preflight, random_sizes
+from mllm.llava.check import check_packing, preflight, random_sizes
 from mllm.llava.model import LANGUAGE, PROJECTOR, TOWER, Llava, set_learning
 from mllm.llava.tiling import Tiling
 from rice.encoders.base import Encoder
@@ -119,3 +119,16 @@ def test_the_sizes_are_a_thousand_different_ones_of_any_shape() -> None:
     assert len(set(sizes)) > 950
     assert max(h / w for h, w in sizes) > 5
     assert max(w / h for h, w in sizes) > 5
+
+
+def test_samples_of_a_packed_row_are_seen_as_alone(tmp_path: Path) -> None:
+    llava, _ = made(tmp_path)
+    check_packing(llava)
+
+
+def test_a_language_model_in_which_samples_see_each_other_is_told(tmp_path: Path) -> None:
+    llava, _ = made(tmp_path)
+    block = llava.model.model.language_model.layers[0]
+    block.register_forward_hook(lambda _, __, output: output + output.cumsum(1))  # a state that runs on
+    with pytest.raises(RiceError, match="packed row are not seen as they are alone by qwen2"):
+        check_packing(llava)
