@@ -85,7 +85,7 @@ class StepBins(Sampler[list[int]]):
 
 
 def share_out(lengths: Integers, bins: int, spread: NDArray[np.bool_] | None = None) -> list[list[int]]:
-    """Places in `lengths` shared out into `bins` lists of nearly equal total, each ascending. Fewer places: some are empty.
+    """Places in `lengths` shared out into `bins` lists of nearly equal total, each ascending; few places: some empty.
 
     Longest first into the least full bin; the longest ones of `spread` go first, one to each bin.
     """
