@@ -72,7 +72,7 @@ def train(
     model without wrappers, "model.vision_tower" for instance. Frozen parameters are left out.
     out: gets `metrics.jsonl` and `checkpoints/`; the model itself is the caller's to save.
     Errors: RiceError for trainable parameters without a learning rate, micro-batches that do not divide by the ranks,
-    no sample, a folder that holds another training, a loss that is no number any more.
+    no sample, a folder that holds another training, a loss or gradient that is no number any more.
     """
     require("accelerate", "mllm")
     arguments = _arguments(settings, groups, out)
@@ -371,8 +371,10 @@ class Course(TrainerCallback):  # type: ignore[misc]
         if logs is None or "loss" not in logs:
             return
         step = state.global_step - 1
-        if not math.isfinite(logs["loss"]):
-            raise RiceError(f"the loss of step {step} is {logs['loss']}; lower the learning rates or mend the rows")
+        for name in ("loss", "grad_norm"):
+            if not math.isfinite(value := float(logs.get(name, 0.0))):
+                what = name.replace("grad_norm", "gradient norm")
+                raise RiceError(f"the {what} of step {step} is {value}; lower the learning rates or mend the rows")
         if self._log is None:
             return
         measured = self._rate.measure()

@@ -338,6 +338,15 @@ def test_a_loss_that_is_no_number_ends_the_training_before_it_is_kept(tmp_path: 
     assert not list((tmp_path / "checkpoints").glob("*"))
 
 
+@pytest.mark.parametrize("wrong", [torch.nan, torch.inf])
+def test_a_gradient_that_is_no_number_ends_the_training_before_it_is_kept(wrong: float, tmp_path: Path) -> None:
+    model = llava()
+    model.lm_head.weight.register_hook(lambda gradient: torch.full_like(gradient, wrong))
+    with pytest.raises(RiceError, match=f"the gradient norm of step 0 is {wrong}"):
+        run(model, [example(i) for i in range(6)], tmp_path, dataclasses.replace(SETTINGS, save_every=1))
+    assert not list((tmp_path / "checkpoints").glob("*"))
+
+
 def test_learning_lowers_the_loss_and_the_log_can_be_drawn(tmp_path: Path) -> None:
     from rice.train.picture import draw_course
 
