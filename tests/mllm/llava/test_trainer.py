@@ -330,6 +330,19 @@ def test_a_step_without_any_answer_moves_nothing_and_a_step_of_text_alone_runs(t
     assert apart(weights(model), before) > 0
 
 
+class Unreadable(list[Any]):
+    def __getitem__(self, index: Any) -> Any:
+        raise RiceError("expected a picture, got a text: a.png; mend it")
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_error_of_a_row_is_one_line_whichever_process_reads_it(workers: int, tmp_path: Path) -> None:
+    settings = dataclasses.replace(SETTINGS, workers=workers)
+    with pytest.raises(RiceError) as error:
+        run(llava(), Unreadable([0] * 6), tmp_path, settings, lengths=[5] * 6)
+    assert str(error.value) == "expected a picture, got a text: a.png; mend it"
+
+
 def test_a_loss_that_is_no_number_ends_the_training_before_it_is_kept(tmp_path: Path) -> None:
     model = llava()
     model.lm_head.weight.data[3, 3] = torch.inf
