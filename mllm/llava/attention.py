@@ -53,39 +53,62 @@ def attend(
     sliding_window: int | None = None,
     cu_seq_lens_q: Tensor | None = None,
     max_length_q: int | None = None,
+    position_ids: Tensor | None = None,
     **options: Any,
 ) -> tuple[Tensor, None]:
     """transformers' attention function: (1, T, H, E), no weights. cu_seq_lens_q: (N + 1,) int32 from 0 to T.
 
-    Without `cu_seq_lens_q` it is transformers' "sdpa", on any batch. Errors: RiceError for a mask beside packed
-    samples, for several packed rows, for softcapped logits.
+    Without `cu_seq_lens_q` it is transformers' "sdpa", on any batch, and samples begin where `position_ids` (B, T) do
+    not go on: with a cache, too, where "sdpa" would let them see each other. Errors: RiceError for a mask beside packed
+    samples, for several packed rows, for softcapped logits, for attention sinks.
     """
+    _check(query_1HTE, attention_mask, cu_seq_lens_q is not None, options)
     causal = bool(getattr(module, "is_causal", True) if is_causal is None else is_causal)
-    if cu_seq_lens_q is None and attention_mask is None and sliding_window is not None:
-        return _one(query_1HTE, key_1GTE, value_1GTE, dropout, scaling, causal, sliding_window).transpose(1, 2), None
+    form = (dropout, scaling, causal, sliding_window)
     if cu_seq_lens_q is None:
+        bounds = None if attention_mask is not None else _restarts(position_ids, query_1HTE, key_1GTE)
+        if bounds is not None:
+            rows = zip(*(torch.split(x, 1) for x in (query_1HTE, key_1GTE, value_1GTE)), bounds, strict=True)
+            return torch.cat([_each(*row, *form) for row in rows]), None
+        if attention_mask is None and sliding_window is not None:
+            return _one(query_1HTE, key_1GTE, value_1GTE, *form).transpose(1, 2), None
         output: tuple[Tensor, None] = sdpa_attention_forward(
             module, query_1HTE, key_1GTE, value_1GTE, attention_mask, dropout, scaling, is_causal, **options
         )
         return output
-    _check(query_1HTE, attention_mask, options)
     if dropout == 0.0 and causal and _has_varlen(query_1HTE):
         window = -1 if sliding_window is None else sliding_window - 1
         return _varlen(query_1HTE, key_1GTE, value_1GTE, cu_seq_lens_q, max_length_q, scaling, window), None
-    bounds = cu_seq_lens_q.tolist()
-    form = (dropout, scaling, causal, sliding_window)
+    return _each(query_1HTE, key_1GTE, value_1GTE, cu_seq_lens_q.tolist(), *form), None
+
+
+def _check(query_1HTE: Tensor, attention_mask: Tensor | None, packed: bool, options: dict[str, Any]) -> None:
+    if packed and (attention_mask is not None or len(query_1HTE) != 1):
+        raise RiceError("expected packed samples as one row without an attention mask; pass cu_seq_lens_q or a mask")
+    if options.get("softcap") is not None:
+        raise RiceError("a language model with softcapped attention cannot be packed; take Qwen2, Llama or Mistral")
+    if options.get("s_aux") is not None:
+        raise RiceError("a language model with attention sinks cannot be packed; take Qwen2, Llama or Mistral")
+
+
+def _restarts(position_ids: Tensor | None, query: Tensor, key: Tensor) -> list[list[int]] | None:
+    """Where the samples of each row begin and end, None where each row is one."""
+    length = query.shape[2]
+    if position_ids is None or position_ids.ndim != 2 or position_ids.shape[1] != length or key.shape[2] != length:
+        return None
+    begins = position_ids.diff() != 1
+    if not begins.any():
+        return None
+    return [[0, *(row.nonzero()[:, 0] + 1).tolist(), length] for row in begins.expand(len(query), -1)]
+
+
+def _each(query_1HTE: Tensor, key_1GTE: Tensor, value_1GTE: Tensor, bounds: list[int], *form: Any) -> Tensor:
+    """The samples between `bounds`, one by one: (1, T, H, E)."""
     outputs = [
         _one(query_1HTE[:, :, begin:end], key_1GTE[:, :, begin:end], value_1GTE[:, :, begin:end], *form)
         for begin, end in itertools.pairwise(bounds)
     ]
-    return torch.cat(outputs, dim=2).transpose(1, 2).contiguous(), None
-
-
-def _check(query_1HTE: Tensor, attention_mask: Tensor | None, options: dict[str, Any]) -> None:
-    if attention_mask is not None or len(query_1HTE) != 1:
-        raise RiceError("expected packed samples as one row without an attention mask; pass cu_seq_lens_q or a mask")
-    if options.get("softcap") is not None:
-        raise RiceError("a language model with softcapped attention cannot be packed; take Qwen2, Llama or Mistral")
+    return torch.cat(outputs, dim=2).transpose(1, 2).contiguous()
 
 
 def _one(
@@ -97,7 +120,7 @@ def _one(
     causal: bool,
     window: int | None,
 ) -> Tensor:
-    """A sample of S tokens on its own."""
+    """A sample of S tokens on its own, or one query over the keys before it."""
     length, grouped = query_1HSE.shape[2], query_1HSE.shape[1] != key_1GSE.shape[1]
     mask_SS = None
     if causal and window is not None and window < length:
@@ -109,7 +132,7 @@ def _one(
         value_1GSE,
         attn_mask=mask_SS,
         dropout_p=dropout,
-        is_causal=causal,
+        is_causal=causal and length > 1,  # a lone query would see the first key alone
         scale=scaling,
         enable_gqa=grouped,
     )
@@ -153,7 +176,9 @@ def _mask(
     attention_mask: Tensor | None = None,
     **options: Any,
 ) -> Tensor | None:
-    """None where `attend` needs none: samples of a row, or one causal row. Padding and caches get "sdpa"'s mask."""
+    """None where `attend` needs none: samples of a row, which it tells apart by itself, or one causal row. Padding and
+    caches get "sdpa"'s mask.
+    """
     if attention_mask is None and q_length == kv_length:
         return None
     mask: Tensor | None = sdpa_mask(q_length=q_length, kv_length=kv_length, attention_mask=attention_mask, **options)

@@ -97,12 +97,7 @@ def test_it_equals_a_dense_mask_of_blocks(
 
 
 def test_a_window_shorter_than_a_sample_is_kept() -> None:
-    changes = {"sliding_window": 3, "use_sliding_window": True}
-    model, rows = text_model("qwen2", **changes), texts([12, 7])
-    model.config.layer_types = ["sliding_attention"] * 2
-    for layer in model.model.layers:
-        layer.self_attn.sliding_window = 3
-    model.model.has_sliding_layers = True
+    model, rows = windowed(3), texts([12, 7])
     together = model(**packed(rows), use_cache=False).logits[0]
     one = model(input_ids=rows[0][None], use_cache=False).logits[0]
     model.set_attn_implementation("eager")
@@ -121,6 +116,41 @@ def test_a_padded_batch_and_a_cache_are_as_with_sdpa() -> None:
     model.set_attn_implementation("sdpa")
     torch.testing.assert_close(ours, model(input_ids=ids, attention_mask=mask).logits)
     assert torch.equal(said, model.generate(input_ids=ids, attention_mask=mask, max_new_tokens=4, do_sample=False))
+
+
+def windowed(window: int) -> nn.Module:
+    model = text_model("qwen2", sliding_window=window, use_sliding_window=True)
+    model.config.layer_types = ["sliding_attention"] * 2
+    for layer in model.model.layers:
+        layer.self_attn.sliding_window = window
+    model.model.has_sliding_layers = True
+    return model
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize("window", [None, 3])
+def test_positions_that_begin_anew_are_as_with_eager(batch: int, window: int | None) -> None:
+    model = text_model("qwen2") if window is None else windowed(window)
+    ids = torch.stack(texts([16] * batch))
+    lengths = [[5, 9, 2], [16]][:batch]
+    positions = torch.stack([torch.cat([torch.arange(length) for length in row]) for row in lengths])
+    ours = model(input_ids=ids, position_ids=positions, use_cache=False).logits
+    model.set_attn_implementation("eager")
+    theirs = model(input_ids=ids, position_ids=positions, use_cache=False).logits
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("window", [3, 30])
+def test_generating_with_a_window_is_as_with_eager(window: int) -> None:
+    model, row = windowed(window), texts([9])[0][None]
+    ours, theirs = [], []
+    for found, kind in ((ours, NAME), (theirs, "eager")):
+        model.set_attn_implementation(kind)
+        past = model(input_ids=row[:, :6], use_cache=True).past_key_values
+        for place in range(6, 9):
+            output = model(input_ids=row[:, place : place + 1], past_key_values=past, use_cache=True)
+            found.append(output.logits)
+    torch.testing.assert_close(torch.cat(ours), torch.cat(theirs), rtol=1e-4, atol=1e-5)
 
 
 def test_the_tower_keeps_its_own_attention_and_a_llava_attends_within_samples() -> None:
@@ -150,6 +180,8 @@ def test_what_cannot_be_packed_is_refused() -> None:
         attend(nn.Identity(), *[x.expand(2, -1, -1, -1)] * 3, None, cu_seq_lens_q=ends)
     with pytest.raises(RiceError, match="softcapped"):
         attend(nn.Identity(), x, x, x, None, cu_seq_lens_q=ends, softcap=30.0)
+    with pytest.raises(RiceError, match="sinks"):
+        attend(nn.Identity(), x, x, x, None, cu_seq_lens_q=ends, s_aux=torch.zeros(2))
 
 
 @pytest.mark.gpu
