@@ -30,17 +30,25 @@ class StepBins(Sampler[list[int]]):
 
     An epoch is a permutation of the samples, computed from (seed, epoch). What is left over makes a smaller last step,
     so that all are seen however many bins there are. A bin that got no sample holds `~sample`, the shortest one, whose
-    labels do not count (`WithoutLoss`): every rank needs a row. Samples with images are dealt first, so that every bin
-    has one where there are enough; a bin that got none ends with `~` of the shortest sample with an image: on several
-    ranks all must run the vision tower.
+    labels do not count (`WithoutLoss`): every rank needs a row. With `spread`, samples with images are dealt first, so
+    that every bin has one where there are enough; a bin that got none ends with `~` of the shortest sample with an
+    image: on several ranks all must run the vision tower. Without, the first bin of a step that has no image does: a
+    tower without a gradient would miss what an optimiser does at a gradient of zero.
     """
 
     def __init__(
-        self, lengths: Sequence[int], *, batch: int, bins: int, seed: int, images: Sequence[int] | None = None
+        self,
+        lengths: Sequence[int],
+        *,
+        batch: int,
+        bins: int,
+        seed: int,
+        images: Sequence[int] | None = None,
+        spread: bool = True,
     ) -> None:
         """lengths: tokens of each sample. batch: samples of a step. bins: micro-batches of a step, over all ranks.
 
-        images: of each sample, where every bin must have one; None where none needs any.
+        images: of each sample; None: no step needs one. spread: every bin needs one, not every step alone.
         Errors: RiceError where there is no sample, or no place for one.
         """
         self.lengths: Integers = np.asarray(lengths, np.int64)
@@ -56,6 +64,7 @@ class StepBins(Sampler[list[int]]):
         candidates = np.arange(samples) if self._pictured is None else self._pictured.nonzero()[0]
         self._blank = ~int(candidates[self.lengths[candidates].argmin()])
         self._order: tuple[int, Integers] | None = None
+        self._spread = spread
 
     def __len__(self) -> int:
         return self.steps * self.bins
@@ -80,8 +89,13 @@ class StepBins(Sampler[list[int]]):
         """The bins of a step."""
         samples = self.samples(epoch, step)
         serves = np.ones(len(samples), bool) if self._pictured is None else self._pictured[samples]
-        dealt = share_out(self.lengths[samples], self.bins, None if self._pictured is None else serves)
-        return [samples[places].tolist() + ([] if serves[places].any() else [self._blank]) for places in dealt]
+        dealt = share_out(self.lengths[samples], self.bins, serves if self._spread else None)
+        first = not serves.any()
+        blank = [
+            not places or (not serves[places].any() if self._spread else first and number == 0)
+            for number, places in enumerate(dealt)
+        ]
+        return [samples[places].tolist() + [self._blank] * lacks for places, lacks in zip(dealt, blank, strict=True)]
 
 
 def share_out(lengths: Integers, bins: int, spread: NDArray[np.bool_] | None = None) -> list[list[int]]:

@@ -85,7 +85,8 @@ def train(
         batch=settings.batch,
         bins=settings.micro_batches,
         seed=settings.seed,
-        images=images if ranks > 1 else None,
+        images=images,
+        spread=ranks > 1,
     )
     total = bins.steps * settings.epochs
     arguments.warmup_steps = math.ceil(settings.warmup * total)

@@ -84,6 +84,18 @@ def test_every_bin_has_an_image_or_the_blank_one(rows: list[tuple[int, bool]], b
     assert all(found)
 
 
+@given(st.lists(st.booleans(), min_size=1, max_size=20), st.integers(1, 6), st.integers(1, 8))
+def test_without_spreading_only_a_step_without_image_gets_the_blank_one(has: list[bool], batch: int, bins: int) -> None:
+    images = [int(one) for one in has]
+    sampler = StepBins([5] * len(has), batch=batch, bins=bins, seed=1, images=images, spread=False)
+    for step in range(sampler.steps):
+        found = sampler.step(0, step)
+        seen = any(images[sample] for sample in sampler.samples(0, step))
+        assert any(images[max(sample, ~sample)] for bin_ in found for sample in bin_) == any(has)
+        filled = [bin_ for bin_ in found if max(bin_) >= 0]
+        assert sum(sample < 0 for bin_ in filled for sample in bin_) == (any(has) and not seen)
+
+
 @pytest.mark.parametrize("ranks", [1, 2, 4])
 def test_accelerate_gives_each_rank_its_share_of_every_step(ranks: int) -> None:
     data_loader = pytest.importorskip("accelerate.data_loader")
