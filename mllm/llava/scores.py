@@ -20,7 +20,7 @@ from mllm.llava.model_id import ModelId
 from probes import provenance
 from probes.import_formats.document import Document, read_document
 from probes.import_formats.foreign import UNIT, Imported
-from probes.import_formats.lmms_eval import PROBE, read_lmms_eval
+from probes.import_formats.lmms_eval import COUNTED, PROBE, read_lmms_eval
 from probes.import_formats.scales import LIVEXIV, LIVEXIV_VERSIONS, scale_of
 from probes.protocol import Metric
 from probes.results import Result
@@ -68,7 +68,7 @@ def read_scores(folder: Path, task: Task, model: ModelId, label: str | None, set
         raise RiceError(f"{folder / RESULTS} has no number for {task.name}")
     samples = read_samples(folder / SAMPLES)
     plain = found[task.name]
-    metrics = [_described(metric, task.name, document) for metric in plain.metrics]
+    metrics = [_counted(_described(metric, task.name, document), samples) for metric in plain.metrics]
     result = _ours(plain, document, task, model, setting, samples)
     items = scores_of(task.name, samples, {metric.name: metric.value for metric in metrics})
     return Scored(result=dataclasses.replace(result, metrics=metrics), items=items)
@@ -126,6 +126,17 @@ def _described(metric: Metric, task: str, document: Document) -> Metric:
     return dataclasses.replace(
         metric, unit=unit, protocol=f"{metric.protocol}; {printed_scale(task, metric.name, unit)}; {how}"
     )
+
+
+def _counted(metric: Metric, samples: Sequence[Mapping[str, Any]]) -> Metric:
+    """With the number of its own questions: a task may judge each by some of its metrics alone (MME by perception or
+    cognition). What no sample has is of the whole task."""
+    name = metric.name.partition(",")[0]
+    count = len({sample["doc_id"] for sample in samples if sample.get(name) is not None})
+    if count in (0, metric.n):
+        return metric
+    protocol = metric.protocol.replace(COUNTED, "n: samples that the metric judges")
+    return dataclasses.replace(metric, n=count, protocol=protocol)
 
 
 def _metadata(config: Mapping[str, Any]) -> list[dict[str, Any]]:

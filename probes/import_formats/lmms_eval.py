@@ -27,6 +27,8 @@ from rice.files import sha256_json
 PROBE = "lmms-eval"
 UNSAID = "as reported"
 """The split, where the file does not name it."""
+COUNTED = "n: samples of the task"
+"""In a protocol: the file has no counts of single metrics."""
 
 _PARTS = ("results", "configs", "versions", "n-shot")
 _SETTINGS = ("model", "model_args", "model_backend", "batch_size", "limit", "offset", "gen_kwargs", "random_seed")
@@ -117,7 +119,7 @@ class _Task:
             split=self._split(),
             stderr=None if stderr is None or stderr < 0 else stderr,
             protocol=f"lmms-eval, task {self.name} of version {version}{shots}; "
-            f"{'n: samples of the task' if count else 'n is not in the file'}{direction}",
+            f"{COUNTED if count else 'n is not in the file'}{direction}",
         )
 
     def _split(self) -> str:

@@ -22,6 +22,7 @@ from mllm.llava.evaluate import LOG, evaluate, metrics_of, run_tasks
 from mllm.llava.items import resampling, scores_of, write_items
 from mllm.llava.model_id import FACTS, ModelId
 from mllm.llava.scores import Scored, livexiv_mean, printed_scale
+from probes.import_formats.lmms_eval import COUNTED
 from probes.import_formats.scales import LIVEXIV, LIVEXIV_VERSIONS, TABLE_1
 from probes.imports import read_results
 from probes.protocol import Metric
@@ -258,6 +259,10 @@ def test_every_column_of_table_1_is_filled_from_local_files_alone(
     assert [cell.column for cell in cells] == [c for c in TABLE_1 if c != "OCRBenchV2" or not absent]
     assert {cell.row for cell in cells} == {"CLIP ViT-L-14-336px Qwen2.5-7B"}
     assert not any("recorded" in text for cell in cells for text in cell.differs)
+    counts = {(one.result.dataset, metric.name): metric.n for one in scored for metric in one.result.metrics}
+    parts = ("mme_cognition_score", "mme_perception_score"), ("relaxed_human_split", "relaxed_augmented_split")
+    assert [counts["mme", name] for name in parts[0]] == [2, 2]
+    assert [counts["chartqa", name] for name in (*parts[1], "relaxed_overall")] == [1, 1, 2]
     with_items = {one.result.dataset for one in scored if one.items is not None}
     assert with_items >= {"infovqa_val", "chartqa", "textvqa_val", "ai2d", "pope", "realworldqa", *LIVEXIV_VERSIONS}
 
@@ -515,6 +520,22 @@ def test_items_are_kept_only_where_their_mean_is_the_score(tmp_path: Path) -> No
     assert found["t acc"].tolist() == [0.5, 0.25]
     assert found["t part"][0] == 1.0
     assert math.isnan(found["t part"][1])
+
+
+def test_a_metric_of_some_questions_counts_those() -> None:
+    from mllm.llava.scores import _counted
+
+    metric = Metric(
+        name="part,none", value=1.0, n=3, unit="fraction", higher_is_better=True, split="test", protocol=f"x; {COUNTED}"
+    )
+    samples: list[dict[str, Any]] = [
+        {"doc_id": i, "all": 1.0} | ({"part": {"score": 0}} if i else {}) for i in range(3)
+    ]
+    counted = _counted(metric, samples)
+    assert (counted.n, counted.protocol) == (2, "x; n: samples that the metric judges")
+    for name in ("all", "of the group"):
+        whole = dataclasses.replace(metric, name=name)
+        assert _counted(whole, samples) == whole
 
 
 def test_livexiv_is_the_mean_of_its_six_versions(room: Path, tmp_path: Path) -> None:
