@@ -156,16 +156,17 @@ def test_a_model_that_raises_fails_with_one_line_and_stores_nothing_of_its_task(
     assert "Traceback" in (out / LOG).read_text()
 
 
-@pytest.mark.slow
 def test_a_task_that_needs_another_package_says_so_before_the_model_is_loaded(
-    room: Path, done: Path, tmp_path: Path
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from mllm.llava import lmms_run
+
     tasks = write_task(tmp_path / "tasks", name="fancy")
     (tasks / "fancy_parts.py").write_text("import no_such_scorer\n")
+    spec = {"include": [str(tasks)], "tasks": [{"name": "fancy", "yaml": None, "folder": str(tmp_path / "done")}]}
+    monkeypatch.setattr("mllm.lmms_model.RiceLlava", lambda *_, **__: pytest.fail("the model was loaded"))
     with pytest.raises(RiceError, match="task fancy needs the package no_such_scorer"):
-        evaluate(room / "mini/model", "fancy", tmp_path / "out", include=[tasks], device="cpu")
-    assert "Loading weights" in (done / LOG).read_text()
-    assert "Loading weights" not in (tmp_path / "out" / LOG).read_text()
+        lmms_run.run(spec)
 
 
 @pytest.mark.slow
