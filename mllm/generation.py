@@ -103,18 +103,21 @@ class Answer:
 
 
 class Speaker:
-    """A model and its processor, ready to answer. Errors: RiceError where the folder is none, where weights are
-    missing (transformers would fill them at random), where the processor has no chat template."""
+    """A model and its processor, ready to answer. Errors: RiceError where the folder is none, where weights are missing
+    (transformers would fill them at random) or left over (it would drop them), where the processor has no chat
+    template."""
 
     def __init__(self, pretrained: str, *, device: str = "auto", dtype: str = "auto") -> None:
         from transformers import AutoProcessor
 
         import rice  # noqa: F401 - makes our towers known to transformers
         from rice.device import pick_device
+        from rice.encoders.hf import quiet
 
         self.name = pretrained
         self.device = pick_device(device)
-        self.model = _load_model(pretrained, pick_dtype(dtype, self.device)).to(self.device).eval()
+        with quiet():
+            self.model = _load_model(pretrained, pick_dtype(dtype, self.device)).to(self.device).eval()
         try:
             self.processor = AutoProcessor.from_pretrained(pretrained)
         except (OSError, ValueError) as error:
@@ -146,8 +149,11 @@ class Speaker:
             pad_token_id=self.tokenizer.pad_token_id,
         )
 
-    def answer(self, conversations: Sequence[Conversation], decoding: Decoding) -> list[Answer]:
-        """One each, in order; all of one batch. Errors: RiceError: out of memory, a logit that is NaN or infinite."""
+    def answer(
+        self, conversations: Sequence[Conversation], decoding: Decoding, *, streamer: Any = None
+    ) -> list[Answer]:
+        """One each, in order; all of one batch. streamer: transformers', is shown the tokens of a single one as they
+        come. Errors: RiceError: out of memory, a logit that is NaN or infinite."""
         counts = {len(one.images) for one in conversations}
         if len(counts) > 1:  # processors differ in how they take lists of unequal lengths
             found: dict[int, Answer] = {}
@@ -156,7 +162,7 @@ class Speaker:
                 found |= dict(zip(places, self.answer([conversations[i] for i in places], decoding), strict=True))
             return [found[i] for i in range(len(conversations))]
         try:
-            return self._answer(conversations, decoding)
+            return self._answer(conversations, decoding, streamer)
         except (RuntimeError, MemoryError) as error:
             if not _out_of_memory(error):
                 raise
@@ -164,11 +170,12 @@ class Speaker:
             remedy = "lower --batch-size" if batch > 1 else "use a GPU with more memory, or a smaller --dtype"
             raise RiceError(f"out of memory on {self.device} with {batch} questions at a time; {remedy}") from error
 
-    def _answer(self, conversations: Sequence[Conversation], decoding: Decoding) -> list[Answer]:
+    def _answer(self, conversations: Sequence[Conversation], decoding: Decoding, streamer: Any) -> list[Answer]:
         inputs = self.encode(conversations)
         width = inputs["input_ids"].shape[1]
         watch = _Finite()
-        out_BT = self.model.generate(**inputs, **decoding.as_arguments(), logits_processor=[watch])  # no gradients
+        options = decoding.as_arguments() | {"logits_processor": [watch], "streamer": streamer}
+        out_BT = self.model.generate(**inputs, **options)  # no gradients
         watch.check(self.name)
         prompts = inputs["attention_mask"].sum(dim=1).tolist()
         return [
@@ -244,13 +251,15 @@ def _load_model(pretrained: str, dtype: "torch.dtype") -> Any:
         model, loading = AutoModelForImageTextToText.from_pretrained(pretrained, dtype=dtype, output_loading_info=True)
     except (OSError, ValueError) as error:
         raise RiceError(f"cannot load {pretrained}: {_line(error)}") from error
-    for what in ("missing_keys", "mismatched_keys"):
+    for what in ("missing_keys", "mismatched_keys", "unexpected_keys"):
         keys = sorted(map(str, loading.get(what) or ()))
         if keys:
-            raise RiceError(
-                f"{pretrained} lacks weights of its own model, which would be random: {len(keys)} {what}, first "
-                f"{keys[0]}; save the model anew"
+            wrong = (
+                "has weights that its model has no place for"
+                if what == "unexpected_keys"
+                else "lacks weights of its own model, which would be random"
             )
+            raise RiceError(f"{pretrained} {wrong}: {len(keys)} {what}, first {keys[0]}; save the model anew")
     return model
 
 

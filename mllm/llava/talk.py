@@ -4,12 +4,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from PIL import Image, ImageOps
 
-from mllm.generation import Speaker
+from mllm.generation import Conversation, Decoding, Speaker
+from mllm.llava.model_id import is_blind
 from rice.data.decode import to_rgb
 from rice.data.picture import open_picture
+from rice.errors import RiceError
 
 
 class Talk:
@@ -22,7 +23,10 @@ class Talk:
 
     @classmethod
     def load(cls, model: str, images: Sequence[Path], *, device: str, most: int) -> "Talk":
-        """From a folder or the hub. Errors: RiceError for what is no such model, or no picture."""
+        """From a folder or the hub. Errors: RiceError for what is no such model, no picture, or a picture for a model
+        that was trained blind."""
+        if images and is_blind(model):
+            raise RiceError(f"{model} was trained blind and takes no pictures; ask it without --image")
         pictures = [to_rgb(ImageOps.exif_transpose(open_picture(path))) for path in images]
         return cls(Speaker(model, device=device), pictures, most=most)
 
@@ -30,23 +34,12 @@ class Talk:
         """The answer; `show` gets it piece by piece, and a line's end."""
         first = [{"type": "image"} for _ in self.pictures] if not self.turns else []
         self.turns.append({"role": "user", "content": [*first, {"type": "text", "text": question}]})
-        processor, model = self.speaker.processor, self.speaker.model
-        text = processor.apply_chat_template(self.turns, add_generation_prompt=True, tokenize=False)
-        nested = [self.pictures] if self.pictures else None
-        inputs = processor(images=nested, text=[text], return_tensors="pt").to(self.speaker.device)
-        if "pixel_values" in inputs:
-            inputs["pixel_values"] = inputs["pixel_values"].to(model.dtype)
-        answer = self._generate(inputs, show)
+        so_far = Conversation(messages=tuple(self.turns), images=tuple(self.pictures))
+        pieces = _Pieces(self.speaker.tokenizer, show)
+        (said,) = self.speaker.answer([so_far], Decoding(max_new_tokens=self.most), streamer=pieces)
+        answer = said.text.strip()
         self.turns.append({"role": "assistant", "content": [{"type": "text", "text": answer}]})
         return answer
-
-    def _generate(self, inputs: Any, show: Callable[[str], None]) -> str:
-        streamer = _Pieces(self.speaker.tokenizer, show)
-        with torch.no_grad():
-            ids = self.speaker.model.generate(**inputs, max_new_tokens=self.most, do_sample=False, streamer=streamer)
-        new = ids[0, inputs["input_ids"].shape[1] :]
-        text: str = self.speaker.tokenizer.decode(new, skip_special_tokens=True)
-        return text.strip()
 
 
 def _Pieces(tokenizer: Any, show: Callable[[str], None]) -> Any:  # noqa: N802 # makes an instance of a local class

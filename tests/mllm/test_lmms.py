@@ -17,6 +17,7 @@ from tiny_model import IMAGE, installed, picture, save_model
 
 from mllm.generation import Conversation, Decoding, Speaker
 from mllm.llava.model_id import is_blind
+from mllm.llava.talk import Talk
 from rice.errors import RiceError
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -165,6 +166,34 @@ def test_a_logit_that_is_not_finite_is_an_error(speaker: Speaker, value: float) 
             head.weight.copy_(before)
 
 
+def test_a_conversation_with_the_verb_gives_the_answers_of_an_evaluation(speaker: Speaker) -> None:
+    """Turn by turn, and where a question quotes the image mark."""
+    said: list[str] = []
+    talk = Talk(speaker, [picture(3)], most=5)
+    first = talk.ask(f"what does {IMAGE} mean", said.append)
+    one = Conversation(messages=tuple(talk.turns[:1]), images=(picture(3),))
+    assert first == speaker.answer([one], Decoding(max_new_tokens=5))[0].text.strip()
+    assert re.sub(r"[\x00-\x08\x0b\x0c\x0e-\x1f]", "", "".join(said)).strip() == first
+    second = talk.ask("how many", said.append)
+    both = Conversation(messages=tuple(talk.turns[:3]), images=(picture(3),))
+    assert second == speaker.answer([both], Decoding(max_new_tokens=5))[0].text.strip()
+    plain = Talk(speaker, [], most=2)
+    plain.ask(f"what does {IMAGE} mean", said.append)
+
+
+def test_a_model_that_was_trained_blind_is_shown_no_picture(tmp_path: Path) -> None:
+    (tmp_path / "rice_llava.json").write_text(
+        json.dumps({"encoder": "x", "fingerprint": "f", "lm": "x", "seed": 0, "blind": True})
+    )
+    with pytest.raises(RiceError, match="trained blind and takes no pictures"):
+        Talk.load(str(tmp_path), [tmp_path / "a.png"], device="cpu", most=2)
+
+
+def test_loading_a_model_writes_nothing(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    Speaker(str(folder), device="cpu")
+    assert capfd.readouterr().err == ""
+
+
 def test_out_of_memory_says_what_to_lower(speaker: Speaker, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(**_: Any) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 3 GiB")
@@ -191,6 +220,9 @@ def test_weights_that_are_missing_are_refused_instead_of_drawn(folder: Path, tmp
     name = next(name for name in tensors if "multi_modal_projector" in name)
     save_file({key: value for key, value in tensors.items() if key != name}, path, metadata={"format": "pt"})
     with pytest.raises(RiceError, match="lacks weights"):
+        Speaker(str(other), device="cpu")
+    save_file(tensors | {"model.another.weight": tensors[name].clone()}, path, metadata={"format": "pt"})
+    with pytest.raises(RiceError, match=r"no place for.*another"):
         Speaker(str(other), device="cpu")
     with pytest.raises(RiceError, match=r"config\.json"):
         Speaker(str(tmp_path), device="cpu")
