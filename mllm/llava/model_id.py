@@ -1,5 +1,6 @@
 """Whose answers are scored: a model's folder, known by its content, and the encoder that looks in it."""
 
+import contextlib
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,8 @@ from rice.files import read_object, sha256_json, sha256_unchanged
 _WEIGHTS = (".safetensors", ".bin", ".pt")
 _PARTS = (".json", ".jinja", ".model", ".txt")
 _NOT_THE_MODEL = frozenset({FACTS, "training_args.bin", "trainer_state.json", "all_results.json", "run.json"})
+_NOT_FETCHED = ["original/*", "*.pth", "*.gguf", "*.onnx"]
+"""The same weights again, in forms of other programs."""
 _NOT_THE_TRAINING = frozenset({"blind"})
 """A blind model is compared with one that sees, on the same questions."""
 _KNOWN = {"encoder": str, "fingerprint": str, "lm": str, "seed": int}
@@ -139,6 +142,10 @@ def _fetch(model: str) -> Path:
     if model.count("/") != 1 or model.startswith((".", "/")):
         raise RiceError(f"expected a model's folder, or a hub id OWNER/NAME, found no {model}")
     try:
-        return Path(snapshot_download(model))
+        with contextlib.suppress(LocalEntryNotFoundError):
+            there = Path(snapshot_download(model, local_files_only=True, ignore_patterns=_NOT_FETCHED))
+            if any(path.suffix in _WEIGHTS for path in there.iterdir()):  # else a part of it was asked for once
+                return there
+        return Path(snapshot_download(model, ignore_patterns=_NOT_FETCHED))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise RiceError(f"cannot fetch the model {model}: {' '.join(str(error).split())}") from error

@@ -465,6 +465,47 @@ def test_a_model_is_known_by_its_content_and_never_by_its_place(room: Path, tmp_
         ModelId.of("such_model")
 
 
+def test_a_model_of_the_hub_s_cache_is_not_asked_of_the_hub(
+    room: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def asked(*_: Any, **__: Any) -> None:
+        raise OSError("the hub was asked")
+
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.hf_api.HfApi.repo_info", asked)
+    place = tmp_path / "models--some--model"
+    snapshot = place / "snapshots" / ("0" * 40)
+    (place / "refs").mkdir(parents=True)
+    (place / "refs" / "main").write_text(snapshot.name)
+    shutil.copytree(room / "mini/model", snapshot)
+    known = ModelId.of("some/model")
+    assert (known.name, known.folder.name) == ("some/model", snapshot.name)
+    for weights in snapshot.glob("*.safetensors"):
+        weights.unlink()
+    with pytest.raises(RiceError, match="some/model"):
+        ModelId.of("some/model")
+    with pytest.raises(RiceError, match="cannot fetch the model another/model"):
+        ModelId.of("another/model")
+
+
+def test_of_a_model_on_the_hub_no_second_copy_is_fetched(room: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from huggingface_hub.errors import LocalEntryNotFoundError
+    from huggingface_hub.utils import filter_repo_objects
+
+    calls: list[list[str]] = []
+
+    def fetch(model: str, *, ignore_patterns: list[str], local_files_only: bool = False) -> str:
+        if local_files_only:
+            raise LocalEntryNotFoundError("not there")
+        names = ["config.json", "model.safetensors", "original/x.pth", "x.pth", "a/b.gguf", "onnx/model.onnx"]
+        calls.append(list(filter_repo_objects(names, ignore_patterns=ignore_patterns)))
+        return str(room / "mini/model")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", fetch)
+    assert ModelId.of("some/model").folder == room / "mini/model"
+    assert calls == [["config.json", "model.safetensors"]]
+
+
 def test_where_a_language_model_lay_is_no_part_of_what_was_measured(room: Path, tmp_path: Path) -> None:
     def known(place: str, **changes: Any) -> ModelId:
         folder = tmp_path / "some" / "model"
