@@ -71,9 +71,10 @@ def check_packing(llava: Llava) -> None:
             packed = llava.model(**inputs, use_cache=False).logits[0].float()
     least = 1e-3 if llava.model.dtype == torch.float32 else 0.1
     if not float((packed - alone).abs().max()) <= least * float(alone.abs().max()):
+        kind = llava.model.config.text_config.model_type
         raise RiceError(
-            f"the samples of a packed row are not seen as they are alone by {llava.model.config.text_config.model_type}; "
-            "take a language model like Qwen, Llama or Mistral"
+            f"the samples of a packed row are not seen as they are alone by {kind}; take a language model like Qwen, Llama "
+            "or Mistral"
         )
 
 

@@ -86,8 +86,8 @@ class LlavaConfig:
         stage2: of everything, on conversations.
         lm_epochs: of the language model alone on the texts, before stage 1 (only "mini" needs it).
         lm_rate: its learning rate.
-        dtype: of the values while they are trained on a GPU: fp32 (with autocast to bf16), or bf16 throughout, for trials:
-            small learning rates are then lost in rounding.
+        dtype: of the values while they are trained on a GPU: fp32 (with autocast to bf16), or, for trials, bf16
+            throughout, whose rounding swallows small learning rates.
         checkpointing: recompute activations in the backward pass: less memory, a third more time.
         micro_batches: parts, in sequence, that a rank's share of a step is computed in; none: one part for every 4
             conversations. The numbers are the same to rounding.
