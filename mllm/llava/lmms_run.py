@@ -163,7 +163,8 @@ def _arguments(spec: dict[str, Any], task: str, folder: Path) -> argparse.Namesp
 def _start(file: Path, processes: int) -> int:
     """All ranks, in this process's own group, so that whatever ends this one ends them (torchrun gives each a session
     of its own, where they would live on). The status of the first that fails, which ends the others; 0."""
-    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port()), "WORLD_SIZE": str(processes)}
+    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port())}
+    place |= dict.fromkeys(("WORLD_SIZE", "LOCAL_WORLD_SIZE"), str(processes))
     command = [sys.executable, "-m", "mllm.llava.lmms_run", str(file)]
     environment = {"OMP_NUM_THREADS": "1"} | dict(os.environ) | place  # as torchrun: else each takes all processors
     ranks = [
