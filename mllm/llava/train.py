@@ -229,7 +229,7 @@ class Training:
         parts = self.config.micro_batches or -(-batch // (_CONVERSATIONS * ranks))
         return TrainSettings(
             batch=batch,
-            micro_batches=min(parts, max(1, batch // ranks)) * ranks,
+            micro_batches=parts * ranks,
             epochs=stage.epochs,
             warmup=stage.warmup,
             weight_decay=stage.weight_decay,

@@ -26,7 +26,9 @@ def test_real_conversations_are_prepared_tiled_and_trained_on(shared_data: Path,
     said = prepare_rows(sources, None, tmp_path / "root" / "instruct", config=PictureConfig(), progress=QUIET)
     assert said["kept"] == 6 + 40 + 12
     stage = StageConfig(batch=12, learning_rate=1e-3, tower_rate=1e-4, rows=24)
-    config = LlavaConfig(lm=str(write_lm(tmp_path / "lm")), stage2=stage, max_length=6000, micro_batches=3)
+    first = StageConfig(epochs=0)
+    lm = str(write_lm(tmp_path / "lm"))
+    config = LlavaConfig(lm=lm, stage1=first, stage2=stage, max_length=6000, micro_batches=3)
     tower = Tower(encoder=tiny_encoder("clip", tmp_path), reference="clip", weights=None, fingerprint="0" * 64)
     material = Material.at(tmp_path / "root")
     training = training_of(material, config, tower, seed=0, folder=tmp_path / "out", progress=QUIET, workers=0)
