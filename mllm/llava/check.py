@@ -73,8 +73,8 @@ def check_packing(llava: Llava) -> None:
     if not float((packed - alone).abs().max()) <= least * float(alone.abs().max()):
         kind = llava.model.config.text_config.model_type
         raise RiceError(
-            f"the samples of a packed row are not seen as they are alone by {kind}; take a language model like Qwen, Llama "
-            "or Mistral"
+            f"the samples of a packed row are not seen as they are alone by {kind}; take a language model like Qwen, "
+            "Llama or Mistral"
         )
 
 
