@@ -61,23 +61,8 @@ class Evaluation:
                 raise RiceError(f"expected --{name.replace('_', '-')} of at least 1, got {value}")
 
 
-def evaluate(
-    model: str | Path,
-    tasks: str,
-    out: Path,
-    *,
-    data: Path | None = None,
-    include: Sequence[Path] = (),
-    name: str | None = None,
-    done: Done | None = None,
-    **settings: Any,
-) -> list[Scored]:
-    """Score a model on tasks and store each score, LiveXiv's mean among them; returns all, in the tasks' order.
-
-    model: a folder or hub id. tasks, data, include: see `find_tasks`. name: of the encoder in tables. settings: of
-    `Evaluation`. Errors: RiceError in one line: as `find_tasks`; where the process failed, with what it said last. Of
-    the task that failed nothing is stored.
-    """
+def evaluate(model: str | Path, tasks: str, out: Path, *, done: Done | None = None, **how: Any) -> list[Scored]:
+    """As `run_tasks`, and store each score in `out` as soon as it is there. Of a task that failed nothing is stored."""
 
     def keep(scored: Scored) -> None:
         for planned in plan(out, [scored.as_import()], overwrite=True):
@@ -85,7 +70,7 @@ def evaluate(
         if done is not None:
             done(scored)
 
-    return run_tasks(model, tasks, out, data=data, include=include, name=name, done=keep, **settings)
+    return run_tasks(model, tasks, out, done=keep, **how)
 
 
 def run_tasks(
@@ -99,7 +84,12 @@ def run_tasks(
     done: Done | None = None,
     **settings: Any,
 ) -> list[Scored]:
-    """As `evaluate`, without storing anything: for a probe, which has `metrics_of` and `items` of what comes back."""
+    """Score a model on tasks, LiveXiv's mean among them; returns all, in the tasks' order, and stores nothing: a probe
+    has `metrics_of` and `items` of what comes back.
+
+    model: a folder or hub id. tasks, data, include: see `find_tasks`. name: of the encoder in tables. settings: of
+    `Evaluation`. Errors: RiceError in one line: as `find_tasks`; where the process failed, with what it said last.
+    """
     how = Evaluation(**settings)
     found = find_tasks(tasks, data=data, include=include)
     known = ModelId.of(str(model))

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mllm.llava.rows import MARK
 from rice.errors import RiceError, require
 from rice.files import atomic_folder
 
-IMAGE_TOKEN = "<image>"
 END_TOKEN = "<|im_end|>"
 _PAD_TOKEN = "<|endoftext|>"
-_SPECIAL_TOKENS = ("<|im_start|>", IMAGE_TOKEN)
+_SPECIAL_TOKENS = ("<|im_start|>", MARK)
 _ROLES = ("system", "user", "assistant")
 _BYTES = 256
 
@@ -104,7 +104,7 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int) -> Any:
 
 def _with_roles(texts: Iterable[str]) -> Iterator[str]:
     for text in texts:
-        yield text.replace(IMAGE_TOKEN, "")
+        yield text.replace(MARK, "")
         yield from _ROLES
 
 

@@ -5,7 +5,7 @@ after `import rice`). Shapes: D width of the tower, C of the language model.
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -230,8 +230,3 @@ def projector_state(model: nn.Module, state: Mapping[str, torch.Tensor] | None =
     """Values of projector and newline, by name; out of `state` where it is given."""
     values = dict(model.named_parameters()) if state is None else state
     return {name: value.detach() for name, value in values.items() if name.startswith(PARTS[PROJECTOR])}
-
-
-def learning(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
-    """Parameters that learn, by name."""
-    return ((name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad)

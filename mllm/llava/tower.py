@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import interpolate
 from transformers import MLCDVisionConfig, MLCDVisionModel
 
@@ -138,9 +138,3 @@ def _wrapped(encoder: Encoder, layer: int) -> Any:
     from rice.encoders.transformers_model import RiceEncoderConfig, RiceEncoderModel
 
     return RiceEncoderModel(RiceEncoderConfig.of(encoder, layer), encoder)
-
-
-def tower_of(model: nn.Module) -> Any:
-    """The vision tower inside a Llava model."""
-    whole: Any = model
-    return whole.model.vision_tower

@@ -191,10 +191,11 @@ class Training:
         blind = blind or config.blind
         rates = rates_of(stage, projector_only=name == STAGE1, blind=blind)
         adapted = config.lora > 0 and name == STAGE2
-        set_learning(llava.model, rates | ({LANGUAGE: 0.0} if adapted else {}))
+        bare = rates | ({LANGUAGE: 0.0} if adapted else {})  # before adapters are put in
+        set_learning(llava.model, bare)
         check_packing(llava)
         if not blind:
-            preflight(llava, self.tower.encoder, rates | ({LANGUAGE: 0.0} if adapted else {}))
+            preflight(llava, self.tower.encoder, bare)
         reading = Reading.of(llava, prompt, max_length=config.max_length, blind=blind, most=stage.rows)
         examples = Examples(rows, reading, progress)
         if self.world.leads:
