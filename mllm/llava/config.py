@@ -20,6 +20,7 @@ ARCH_OF: dict[Tiling, Arch] = {
     "one": "llava",
     "2x2+1": "llava_next",
     "anyres5": "llava_next",
+    "anyres10": "llava_next",
     "anyres9": "llava_onevision",
 }
 
@@ -74,7 +75,7 @@ class LlavaConfig:
         lm: language model: a folder or a repository of the hub that transformers' AutoModelForCausalLM loads; "mini": a
             tiny one, made and trained here on the rows' own texts.
         tiling: of stage 2 and of all answers: 2x2+1 (always 5 tiles), anyres5 (3 to 5, LLaVA-NeXT's own), anyres9
-            (LLaVA-OneVision), one (LLaVA 1.5: the whole picture only).
+            (LLaVA-OneVision), anyres10 (2 to 7, for referring segmentation), one (LLaVA 1.5: the whole picture only).
         prompt: how conversations are written: qwen_1_5 (ChatML) or vicuna_v1.
         layer: hidden state of the tower that is read, where the encoder's name says none (LLaVA: -2); of own encoders
             and networks without blocks it is always the last map.
@@ -83,7 +84,7 @@ class LlavaConfig:
         lora_alpha: their scale is this over the rank.
         blind: the pictures are left out of rows and questions: what the text alone gives away.
         stage1: of the projector alone, on captions.
-        stage2: of everything, on conversations.
+        stage2: of everything, on conversations; 0 epochs: the model has an aligned projector and no more.
         lm_epochs: of the language model alone on the texts, before stage 1 (only "mini" needs it).
         lm_rate: its learning rate.
         dtype: of the values while they are trained on a GPU: fp32 (with autocast to bf16), or, for trials, bf16
@@ -118,9 +119,8 @@ class LlavaConfig:
     def ranges(self) -> dict[str, bool]:
         """Field -> whether its value is one that it may have."""
         return {
-            "stage2": self.stage2.epochs >= 1,
             "max_length": self.max_length >= 64,
-            "lora": self.lora >= 0,
+            "lora": self.lora >= 0 and (self.lora == 0 or self.stage2.epochs >= 1),
             "lora_alpha": self.lora_alpha >= 1,
             "lm_epochs": self.lm_epochs == 0 or (self.lm_epochs > 0 and self.lm == MINI),
             "lm_rate": self.lm_rate > 0,

@@ -5,7 +5,7 @@ FOLDER/others.safetensors                               what learnt besides: pro
 FOLDER/rice_llava.json                                  facts
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,6 @@ from typing import Any
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from mllm.llava.config import LlavaConfig
 from mllm.llava.model import LANGUAGE, Llava, part_of
 from rice.encoders.hf import quiet
 from rice.errors import RiceError, require
@@ -22,14 +21,17 @@ OTHERS = "others.safetensors"
 _ADAPTED, _WRAPPED = "model.language_model.", "base_model.model."
 
 
-def add_adapters(model: nn.Module, config: LlavaConfig, rates: Mapping[str, float]) -> nn.Module:
-    """The model with adapters in all linear layers of its language model's blocks; they learn, and the parts with a
-    rate, the language model itself not."""
+def add_adapters(
+    model: nn.Module, rank: int, alpha: int, rates: Mapping[str, float], *, layers: Collection[str] = ()
+) -> nn.Module:
+    """The model with adapters in linear layers of its language model's blocks: those with one of the names `layers`
+    (q_proj, ...), all where none is given; they learn, and the parts with a rate, the language model itself not."""
     peft = require("peft", "mllm")
-    names = [n for n, m in model.named_modules() if n.startswith(_ADAPTED) and isinstance(m, nn.Linear)]
-    options = peft.LoraConfig(
-        r=config.lora, lora_alpha=config.lora_alpha, target_modules=names, exclude_modules=["lm_head"], bias="none"
-    )
+    linear = (n for n, m in model.named_modules() if n.startswith(_ADAPTED) and isinstance(m, nn.Linear))
+    names = [name for name in linear if not layers or name.rpartition(".")[2] in layers]
+    if not names:
+        raise RiceError(f"expected linear layers named {', '.join(layers)} in the language model, found none")
+    options = peft.LoraConfig(r=rank, lora_alpha=alpha, target_modules=names, exclude_modules=["lm_head"], bias="none")
     adapted: nn.Module = peft.get_peft_model(model, options)
     for name, parameter in adapted.named_parameters():
         plain = name.removeprefix(_WRAPPED)

@@ -9,6 +9,7 @@ Shapes: T tokens of a row, N samples in it, K answer tokens, n image tiles, S th
 
 import heapq
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,8 @@ from rice.errors import RiceError
 from rice.permutation import permute
 
 Example = Mapping[str, Tensor]
+TAKEN = ("input_ids", "labels", "branches", "pixel_values", "image_sizes")
+"""What an example may hold for the model itself."""
 Integers = NDArray[np.int64]
 
 
@@ -117,7 +120,7 @@ def share_out(lengths: Integers, bins: int, spread: NDArray[np.bool_] | None = N
 
 
 class WithoutLoss(Dataset[Example]):
-    """A dataset in which `~i` is sample i with no label that counts."""
+    """A dataset in which `~i` is sample i with no label that counts, and no more than the model itself takes."""
 
     def __init__(self, examples: Any) -> None:
         self._examples = examples
@@ -129,34 +132,40 @@ class WithoutLoss(Dataset[Example]):
         if index >= 0:
             example: Example = self._examples[index]
             return example
-        example = self._examples[~index]
+        example = {name: value for name, value in self._examples[~index].items() if name in TAKEN}
         return {**example, "labels": torch.full_like(example["labels"], IGNORED)}
 
 
 def pack(examples: Sequence[Example]) -> dict[str, Any]:
     """The samples of a micro-batch laid end to end, as a Llava of transformers takes them.
 
-    Returns `input_ids`, `labels`, `position_ids` (1, T), the last from 0 in every sample; `cu_seq_lens_q` and `_k`
-    (N + 1,) int32; `max_length_q` and `_k`; `logits_to_keep` (K,): the positions before an answer token; and, where
-    there are images, `pixel_values` (n, 3, S, S), `image_sizes` (images, 2), `images_per_sample` (N,).
-    The first label of a sample never counts: nothing predicts it. Errors: RiceError for an example without tokens.
+    An example that branches has `branches`: the lengths of the continuations, in order, that end its tokens; the tokens
+    before them are their common beginning.
+    Returns `input_ids`, `labels`, `position_ids` (1, T), the last from 0 in every sample and going on from the
+    beginning in every branch; `cu_seq_lens_q` and `_k` (N + 1,) int32; `max_length_q` and `_k`; `key_index` where there
+    are branches (`attention`); `logits_to_keep` (K,): the positions before an answer token; and, where there are
+    images, `pixel_values` (n, 3, S, S), `image_sizes` (images, 2), `images_per_sample` (N,).
+    The first label of a sample and of a branch never counts: nothing before it predicts it.
+    Errors: RiceError for an example without tokens, or with more in its branches than it has.
     """
     lengths = [len(example["input_ids"]) for example in examples]
     if not lengths or min(lengths) < 1:
         raise RiceError("expected examples with at least one token, got an empty one; prepare the rows again")
-    labels_T = torch.cat([torch.cat([x["labels"].new_tensor([IGNORED]), x["labels"][1:]]) for x in examples])
-    ends = torch.tensor([0, *np.cumsum(lengths)], dtype=torch.int32)
-    longest = max(lengths)
+    layout = _Layout.of(examples)
+    labels_T = torch.cat([example["labels"] for example in examples])
+    labels_T[layout.ends[:-1].long()] = IGNORED
     row = {
         "input_ids": torch.cat([example["input_ids"] for example in examples])[None],
         "labels": labels_T[None],
-        "position_ids": torch.cat([torch.arange(length) for length in lengths])[None],
-        "cu_seq_lens_q": ends,
-        "cu_seq_lens_k": ends,
-        "max_length_q": longest,
-        "max_length_k": longest,
+        "position_ids": layout.positions[None],
+        "cu_seq_lens_q": layout.ends,
+        "cu_seq_lens_k": layout.key_ends,
+        "max_length_q": int(layout.ends.diff().max()),
+        "max_length_k": int(layout.key_ends.diff().max()),
         "logits_to_keep": (labels_T[1:] != IGNORED).nonzero()[:, 0],
     }
+    if any("branches" in example for example in examples):
+        row["key_index"] = layout.keys
     pictured = [example for example in examples if "pixel_values" in example]
     if pictured:
         row["pixel_values"] = torch.cat([example["pixel_values"] for example in pictured])
@@ -164,3 +173,41 @@ def pack(examples: Sequence[Example]) -> dict[str, Any]:
         row["image_sizes"] = torch.cat([example["image_sizes"] for example in pictured])
         row["images_per_sample"] = torch.tensor([len(example["image_sizes"]) for example in pictured])
     return row
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """Where the parts of a row, its samples or their beginnings and branches, end; positions; the keys of each part."""
+
+    ends: Tensor
+    key_ends: Tensor
+    positions: Tensor
+    keys: Tensor
+
+    @classmethod
+    def of(cls, examples: Sequence[Example]) -> "_Layout":
+        lengths: list[int] = []
+        positions: list[Tensor] = []
+        keys: list[Tensor] = []
+        start = 0
+        for example in examples:
+            total = len(example["input_ids"])
+            branches = example["branches"].tolist() if "branches" in example else []
+            beginning = total - sum(branches)
+            if beginning < 1 or any(branch < 1 for branch in branches):
+                raise RiceError(f"expected branches of a token or more after a beginning, got {branches} of {total}")
+            shared = torch.arange(start, start + beginning)
+            lengths.append(beginning)
+            positions.append(torch.arange(beginning))
+            keys.append(shared)
+            place = start + beginning
+            for branch in branches:
+                lengths.append(branch)
+                positions.append(torch.arange(beginning, beginning + branch))
+                keys.append(torch.cat([shared, torch.arange(place, place + branch)]))
+                place += branch
+            start += total
+        ends, key_ends = (
+            torch.tensor([0, *np.cumsum(sizes)], dtype=torch.int32) for sizes in (lengths, [len(part) for part in keys])
+        )
+        return cls(ends, key_ends, torch.cat(positions), torch.cat(keys))

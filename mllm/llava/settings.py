@@ -1,13 +1,14 @@
 """How a multimodal model is trained. Imports nothing heavy: `--help` reads it."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from rice.errors import check_ranges
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainSettings:
-    """AdamW, linear warm-up, cosine to zero: the recipe's numbers. Learning rates belong to parameter groups.
+    """AdamW, linear warm-up, decay to zero: the recipe's numbers. Learning rates belong to parameter groups.
 
     Args:
         batch: samples of a step, over all ranks.
@@ -17,6 +18,8 @@ class TrainSettings:
         warmup: share of the steps in which the learning rates rise.
         weight_decay: decoupled, of matrices alone.
         clip: largest gradient norm; 0: no clipping.
+        beta2: of AdamW.
+        decay: how the learning rates fall to zero: by a cosine or linearly.
         seed: of the order of the samples.
         amp: bf16 autocast.
         checkpointing: recompute activations in the backward pass, for less memory.
@@ -31,6 +34,8 @@ class TrainSettings:
     warmup: float = 0.03
     weight_decay: float = 0.0
     clip: float = 1.0
+    beta2: float = 0.999
+    decay: Literal["cosine", "linear"] = "cosine"
     seed: int = 0
     amp: bool = True
     checkpointing: bool = False
@@ -46,6 +51,7 @@ class TrainSettings:
             "warmup": 0 <= self.warmup < 1,
             "weight_decay": self.weight_decay >= 0,
             "clip": self.clip >= 0,
+            "beta2": 0 < self.beta2 < 1,
             "save_every": self.save_every >= 0,
             "workers": self.workers >= 0,
             "device": self.device in ("auto", "cpu"),

@@ -10,15 +10,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-Tiling = Literal["one", "2x2+1", "anyres5", "anyres9"]
+Tiling = Literal["one", "2x2+1", "anyres5", "anyres9", "anyres10"]
 """one: the whole picture only (stage 1; LLaVA 1.5). 2x2+1: always 5 tiles (caption of Table 1). anyres5: 3 to 5 tiles,
-LLaVA-NeXT's own five grids. anyres9: LLaVA-OneVision's grids up to 6 x 6, at most nine tiles' tokens and the whole."""
+LLaVA-NeXT's own five grids. anyres9: LLaVA-OneVision's grids up to 6 x 6, at most nine tiles' tokens and the whole.
+anyres10: the ten grids of 1 to 6 tiles with which MLCD's authors train referring segmentation."""
 
 GRIDS: dict[Tiling, tuple[tuple[int, int], ...]] = {
     "one": (),
     "2x2+1": ((2, 2),),
     "anyres5": ((1, 2), (2, 1), (2, 2), (3, 1), (1, 3)),
     "anyres9": tuple((rows, columns) for rows in range(1, 7) for columns in range(1, 7)),
+    "anyres10": ((1, 1), (1, 2), (1, 3), (1, 4), (2, 1), (2, 2), (2, 3), (3, 1), (3, 2), (4, 1)),
 }
 """Tiling -> grids as (rows, columns), in the order in which ties are decided."""
 

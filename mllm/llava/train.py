@@ -9,9 +9,10 @@ FOLDER/adapter/                                        instead of it, where low-
 import contextlib
 import copy
 import dataclasses
+import itertools
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -64,7 +65,8 @@ ALONE = World(rank=0, size=1, device=torch.device("cpu"))
 @dataclass(kw_only=True)
 class Training:
     """One training. `tower`: the encoder, which stays as it is: each stage trains a copy. `pretrain`: rows of stage 1,
-    None where it is left out; `recipe`: its name, for the record; `workers`: processes that read pictures."""
+    None where it is left out; `recipe`: its name, for the record; `workers`: processes that read pictures;
+    `further`: texts that a tiny language model shall have tokens for, besides those of the rows."""
 
     tower: Tower
     pretrain: Rows | None
@@ -76,6 +78,7 @@ class Training:
     device: str = "auto"
     workers: int = 4
     world: World = ALONE
+    further: Sequence[str] = ()
 
     def run(self, progress: Progress) -> Path:
         """The folder of the trained model (of its adapters, with `lora`). Killed at any instant, it goes on.
@@ -122,7 +125,8 @@ class Training:
 
     def _texts(self) -> Iterator[str]:
         there = [rows for rows in (self.pretrain, self.instruct) if rows is not None]
-        return (turn.text for rows in there for row in rows for turn in row.turns)
+        of_rows = (turn.text for rows in there for row in rows for turn in row.turns)
+        return itertools.chain(of_rows, self.further)
 
     def _is_there(self, path: Path) -> bool:
         """The same on every rank: none writes before all have looked."""
@@ -164,7 +168,9 @@ class Training:
         llava = build(self._copy(), self._language(), config, tiling=config.tiling, arch=config.arch, seed=self.seed)
         if projector is not None:
             self._fill(llava, projector)
-        trained, state = self._learn(llava, self.instruct, config.stage2, STAGE2, config.prompt, progress)
+        trained, state = llava.model, None
+        if config.stage2.epochs:
+            trained, state = self._learn(llava, self.instruct, config.stage2, STAGE2, config.prompt, progress)
         if self.world.leads:
             with atomic_folder(out) as folder:
                 if config.lora:
@@ -201,7 +207,7 @@ class Training:
         if self.world.leads:
             counts = {"examples": len(examples), "left_out": examples.left_out, "too_long": examples.too_long}
             write_json(self.folder / name / _COUNTS, counts)
-        model: Any = add_adapters(llava.model, config, rates) if adapted else llava.model
+        model: Any = add_adapters(llava.model, config.lora, config.lora_alpha, rates) if adapted else llava.model
         outcome = train(
             model,
             examples,

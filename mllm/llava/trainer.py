@@ -13,7 +13,7 @@ import hashlib
 import math
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,7 +28,7 @@ from transformers.utils import logging
 from mllm.llava.attention import packed_attention
 from mllm.llava.checkpoints import keep_only, latest, load_others, mark_whole, save_others
 from mllm.llava.loss import answer_loss, bare_model
-from mllm.llava.packing import StepBins, WithoutLoss, pack
+from mllm.llava.packing import Example, StepBins, WithoutLoss, pack
 from mllm.llava.settings import TrainSettings
 from rice.errors import RiceError, require
 from rice.files import make_folder
@@ -40,6 +40,7 @@ CHECKPOINTS, METRICS = "checkpoints", "metrics.jsonl"
 _WRAPPERS = re.compile(
     r"(^|\.)(_fsdp_wrapped_module|_checkpoint_wrapped_module|_orig_mod|module|modules_to_save\.[^.]+)(?=\.)"
 )
+_NOT_LOGGED = ("epoch", "step", "num_input_tokens_seen")
 _ERROR_TYPE = re.compile(r"^(\w+\.)*\w+Error: ")
 
 
@@ -65,13 +66,15 @@ def train(
     out: Path,
     progress: Progress,
     images: Sequence[int] | None = None,
+    kind: "type[PackedTrainer] | None" = None,
 ) -> TrainOutcome:
     """Train `model` in place; the same call resumes from the last whole checkpoint, to the same weights bit by bit.
 
     dataset[i]: an example (`packing.pack`). lengths[i]: its tokens; images[i]: its images, needed on several ranks.
     groups: first part of a parameter's name -> learning rate; the longest that fits counts. Names are those of the
     model without wrappers, "model.vision_tower" for instance. Frozen parameters are left out.
-    out: gets `metrics.jsonl` and `checkpoints/`; the model itself is the caller's to save.
+    out: gets `metrics.jsonl` and `checkpoints/`; the model itself is the caller's to save. kind: of trainer, where the
+    model is more than a Llava.
     Errors: RiceError for trainable parameters without a learning rate, micro-batches that do not divide by the ranks,
     no sample, a folder that holds another training, a loss or gradient that is no number any more.
     """
@@ -101,7 +104,7 @@ def train(
         _recompute(model)
     began = time.perf_counter()
     with _as_before(model), packed_attention(model), answer_loss(model), contextlib.closing(course), _told():
-        trainer = PackedTrainer(model, arguments, WithoutLoss(dataset), bins, groups, run)
+        trainer = (kind or PackedTrainer)(model, arguments, WithoutLoss(dataset), bins, groups, run)
         trainer.add_callback(course)
         result = trainer.train(resume_from_checkpoint=None if found is None else str(found.folder))
         state = trainer.gathered() if trainer.is_fsdp_enabled else None
@@ -121,7 +124,8 @@ def _arguments(settings: TrainSettings, groups: Mapping[str, float], out: Path) 
         per_device_train_batch_size=1,
         num_train_epochs=settings.epochs,
         learning_rate=max(groups.values()),
-        lr_scheduler_type="cosine",
+        lr_scheduler_type=settings.decay,
+        adam_beta2=settings.beta2,
         weight_decay=settings.weight_decay,
         max_grad_norm=settings.clip,
         seed=settings.seed,
@@ -203,6 +207,8 @@ def _recompute(model: nn.Module) -> None:
 class PackedTrainer(Trainer):  # type: ignore[misc]
     """transformers' Trainer over packed micro-batches, with named parameter groups and checkpoints that are marked."""
 
+    collate: Callable[[Sequence[Example]], dict[str, Any]] = staticmethod(pack)
+
     def __init__(
         self,
         model: nn.Module,
@@ -212,7 +218,7 @@ class PackedTrainer(Trainer):  # type: ignore[misc]
         groups: Mapping[str, float],
         run: Mapping[str, Any],
     ) -> None:
-        super().__init__(model=model, args=arguments, train_dataset=dataset, data_collator=pack)
+        super().__init__(model=model, args=arguments, train_dataset=dataset, data_collator=self.collate)
         self.remove_callback(PrinterCallback)
         self._bins, self._groups, self._run = bins, groups, run
         self._matrices = {plain_name(name) for name, value in model.named_parameters() if value.ndim > 1}
@@ -381,7 +387,7 @@ class Course(TrainerCallback):  # type: ignore[misc]
         next(self._bar, None)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, float] | None = None, **_: Any) -> None:
-        """A line: loss, gradient norm, the first group's learning rate, tokens per second, seconds, memory."""
+        """A line: loss and its parts, gradient norm, learning rate (the first group's), tokens per second, seconds, memory."""
         if logs is None or "loss" not in logs:
             return
         step = state.global_step - 1
@@ -393,7 +399,7 @@ class Course(TrainerCallback):  # type: ignore[misc]
             return
         measured = self._rate.measure()
         seconds = measured["step_s"] or math.inf
-        line = {name: logs[name] for name in ("loss", "grad_norm", "learning_rate") if name in logs}
+        line = {name: value for name, value in logs.items() if name not in _NOT_LOGGED}
         tokens = self._bins.tokens(*divmod(step, self._bins.steps)) / seconds
         kept = {name: measured[name] for name in ("step_s", "memory")}
         self._log.write({"step": step, **line, "tokens_per_s": tokens, **kept})

@@ -197,3 +197,50 @@ def test_the_variable_length_call_equals_sample_by_sample(window: int | None) ->
     fast, _ = attend(nn.Identity(), query, key, value, None, **options)
     exact, _ = attend(nn.Identity(), query.float(), key.float(), value.float(), None, **options)
     torch.testing.assert_close(fast.float(), exact, rtol=2e-2, atol=2e-2)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.integers(1, 9), st.lists(st.integers(1, 7), max_size=3)).filter(lambda one: sum(one[1]) < 20),
+        min_size=1,
+        max_size=4,
+    ),
+    st.sampled_from(["qwen2", "llama"]),
+)
+def test_branches_are_as_samples_with_the_beginning_of_their_own(
+    shapes: list[tuple[int, list[int]]], kind: str
+) -> None:
+    model, rows = text_model(kind), []
+    expected = []
+    for seed, (beginning, branches) in enumerate(shapes):
+        (ids,) = texts([beginning + sum(branches)], seed)
+        rows.append({"input_ids": ids, "labels": ids, "branches": torch.tensor(branches, dtype=torch.long)})
+        shared, *parts = ids.split([beginning, *branches])
+        alone = [model(input_ids=torch.cat([shared, part])[None]).logits[0] for part in parts or [shared[:0]]]
+        expected += [alone[0][:beginning], *(one[beginning:] for one in alone)]
+    found = pack(rows)
+    inputs = {name: found[name] for name in (*KEYS, "key_index")}
+    torch.testing.assert_close(model(**inputs, use_cache=False).logits[0], torch.cat(expected), rtol=1e-4, atol=1e-5)
+
+
+def test_gradients_of_a_beginning_are_the_sum_over_its_branches() -> None:
+    model = text_model("qwen2").double()
+    (ids,) = texts([12])
+    shared, one, other = ids.split([5, 4, 3])
+    row = pack([{"input_ids": ids, "labels": ids, "branches": torch.tensor([4, 3])}])
+    inputs = {name: row[name] for name in (*KEYS, "key_index")}
+    model(**inputs, use_cache=False).logits[0, 5:].pow(2).sum().backward()
+    found = [value.grad.clone() for value in model.parameters() if value.grad is not None]
+    model.zero_grad()
+    for part in (one, other):
+        model(input_ids=torch.cat([shared, part])[None]).logits[0, 5:].pow(2).sum().backward()
+    for ours, theirs in zip(found, (v.grad for v in model.parameters() if v.grad is not None), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)  # transformers norms in fp32 inside
+
+
+def test_branches_longer_than_their_sample_are_refused() -> None:
+    (ids,) = texts([5])
+    for branches in ([5], [2, 3], [0, 2]):
+        with pytest.raises(RiceError, match="branches"):
+            pack([{"input_ids": ids, "labels": ids, "branches": torch.tensor(branches)}])

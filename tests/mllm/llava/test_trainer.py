@@ -19,7 +19,6 @@ from transformers import PreTrainedModel, Trainer, TrainingArguments
 
 from mllm.llava import checkpoints
 from mllm.llava.checkpoints import MARK
-from mllm.llava.config import LlavaConfig
 from mllm.llava.lora import OTHERS, add_adapters
 from mllm.llava.model import LANGUAGE, PROJECTOR, TOWER
 from mllm.llava.packing import StepBins
@@ -148,7 +147,7 @@ def test_adapters_that_were_cut_off_resume_with_projector_newline_and_tower(
     rates = {TOWER: 2e-4, PROJECTOR: 1e-3, LANGUAGE: 5e-4}
 
     def adapted() -> Any:
-        return add_adapters(llava(), LlavaConfig(lora=2, lora_alpha=4), rates)
+        return add_adapters(llava(), 2, 4, rates)
 
     data = [example(i, images=i % 2) for i in range(12)]
     settings = dataclasses.replace(SETTINGS, epochs=3, save_every=1)
