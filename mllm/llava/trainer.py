@@ -387,7 +387,7 @@ class Course(TrainerCallback):  # type: ignore[misc]
         next(self._bar, None)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, float] | None = None, **_: Any) -> None:
-        """A line: loss and its parts, gradient norm, learning rate (the first group's), tokens per second, seconds, memory."""
+        """A line: loss and its parts, gradient norm, the first group's rate, tokens per second, seconds, memory."""
         if logs is None or "loss" not in logs:
             return
         step = state.global_step - 1
