@@ -22,6 +22,7 @@ _LAYOUTS = {
     ("scenes", "voc"): "Pascal VOC: ImageSets/Main/{train,test}.txt, Annotations/, JPEGImages/",
     ("scenes", "icdar"): "ICDAR 2015: ch4_{training,test}_images/, and the words with their quads as gt_img_N.txt",
     ("scenes", "llava"): "LLaVA: images/, {pretrain,instruct}.json; for lmms-eval: benchmarks/, tasks/",
+    ("scenes", "refer"): "LISA: refer_seg/{refcoco,grefcoco,images}/, {pretrain,instruct}.json",
     ("crops", "coco"): "image folders: {train,val}/CATEGORY/",
     ("clips", "coco"): "YouTube-VOS: {train,val}/{JPEGImages,Annotations}/, meta.json, videos/",
     ("clips", "got10k"): "GOT-10k: {train,val,test}/list.txt and sequences; test has only the first frame's box",
@@ -32,6 +33,7 @@ _LAYOUTS = {
 _OBJECTS_AND_WORDS: dict[Layout, dict[str, tuple[int, int]]] = {
     "icdar": {"words": (8, 12)},  # about half of them find room
     "llava": {"objects": (1, 4), "words": (1, 1)},
+    "refer": {"objects": (3, 6), "words": (0, 0)},
 }
 """Fewest and most in a scene of a layout that asks for other scenes than the rest."""
 
@@ -63,9 +65,10 @@ def world(
         out: Folder to write: a new or an empty one, or one that holds the very same world.
         layout: Of scenes: coco; lvis: federated, with frequencies; roboflow: also a split `valid`; voc: boxes only;
             icdar: many words with quads and transcriptions, most of those in `train` made up; llava: captions and
-            questions as LLaVA's JSON, the held-out part as benchmarks for lmms-eval. Of clips: coco: YouTube-VOS';
+            questions as LLaVA's JSON, the held-out part as benchmarks for lmms-eval; refer: referring expressions
+            with their masks as refCOCO's and gRefCOCO's, beside captions and questions. Of clips: coco: YouTube-VOS';
             one target each: got10k: also a split `test` without truth; lasot; trackingnet; tnl2k. The split that is
-            judged on is called `val` in coco, lvis and got10k, else `test`.
+            judged on is called `val` in coco, lvis, refer and got10k, else `test`.
         size: Edge of the square pictures in pixels, 64 to 2048.
         train: Number of scenes, crops or clips in `train`.
         test: Number of them in `val` or `test`.

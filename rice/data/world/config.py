@@ -12,6 +12,7 @@ from rice.data.world.draws import VERSION, Part
 from rice.data.world.layouts import write_clips, write_coco, write_image_folder
 from rice.data.world.layouts_detection import write_lvis, write_roboflow, write_voc
 from rice.data.world.layouts_llava import write_llava
+from rice.data.world.layouts_refer import write_refer
 from rice.data.world.layouts_text import write_icdar
 from rice.data.world.layouts_tracking import write_got10k, write_lasot, write_tnl2k, write_trackingnet
 from rice.data.world.scene import Scene, SceneConfig, draw_crop, draw_scene
@@ -22,7 +23,9 @@ from rice.files import atomic_folder, read_json, sha256_json, write_json
 from rice.progress import Progress, SilentProgress
 
 Kind = Literal["scenes", "crops", "clips"]
-Layout = Literal["coco", "lvis", "roboflow", "voc", "icdar", "llava", "got10k", "lasot", "trackingnet", "tnl2k"]
+Layout = Literal[
+    "coco", "lvis", "roboflow", "voc", "icdar", "llava", "refer", "got10k", "lasot", "trackingnet", "tnl2k"
+]
 
 TEST_NAMES: dict[Layout, str] = {
     "coco": "val",
@@ -31,6 +34,7 @@ TEST_NAMES: dict[Layout, str] = {
     "voc": "test",
     "icdar": "test",
     "llava": "test",
+    "refer": "val",
     "got10k": "val",
     "lasot": "test",
     "trackingnet": "TEST",
@@ -47,15 +51,17 @@ _TRACK_WRITERS: dict[Layout, Callable[[Path, str, Iterable[Track]], None]] = {
 """Layouts of clips with one target each; all others, but the first, are of scenes."""
 
 _PLAIN_SCENES: dict[str, Any] = {"clutter": (0, 0), "visible": 0.6, "plain": 1.0}
+_LARGE_THINGS: dict[str, Any] = _PLAIN_SCENES | {"radius": (0.13, 0.26), "words": (0, 0)}
 _SCENES: dict[Layout, tuple[dict[str, Any], ...]] = {
     "icdar": ({"made_up": MADE_UP},),
     "llava": (
-        _PLAIN_SCENES | {"radius": (0.13, 0.26), "words": (0, 0)},
+        _LARGE_THINGS,
         _PLAIN_SCENES | {"objects": (0, 0), "words": (1, 1), "digits": True, "em": (0.45, 0.58)},
     ),
+    "refer": (_LARGE_THINGS,),
 }
 """What a layout's scenes have that others have not; where there are several kinds, they take turns. Of llava: few large
-things, all of which can be named; or a digit."""
+things, all of which can be named; or a digit. Of refer: such things only."""
 
 _STAMP = "world.json"
 _SIZES = (64, 2048)
@@ -80,7 +86,8 @@ class WorldConfig:
         seed: Another seed is another world.
         layout: Of scenes: COCO's, LVIS' (federated), Roboflow's COCO export (with a valid split, half as large as
             test, that is not held out), Pascal VOC's (boxes only), ICDAR 2015's (words only; most of those in train
-            are made up) or LLaVA's (captions and conversations; the held-out part as benchmarks for lmms-eval). Of
+            are made up), LLaVA's (captions and conversations; the held-out part as benchmarks for lmms-eval) or REFER's
+            (expressions with their masks as refCOCO and gRefCOCO, captions and conversations in LISA's tree). Of
             clips: YouTube-VOS' (named coco), or, with one target a clip, GOT-10k's (with a test split, half as large
             as val and held out too, that has only the first frame's box), LaSOT's, TrackingNet's or TNL2K's.
     """
@@ -178,7 +185,7 @@ class _Split:
 
 
 def _splits(config: WorldConfig) -> list[_Split]:
-    """Train comes first: LVIS' counts are those of train."""
+    """Train comes first: LVIS' counts are those of train, and REFER's files hold both."""
     train = _Split("train", Part.TRAIN, range(config.train))
     test = _Split(TEST_NAMES[config.layout], Part.TEST, range(config.test))
     half = (config.test + 1) // 2
@@ -213,6 +220,7 @@ def _scene_writer(config: WorldConfig) -> Callable[[Path, str, Iterable[Scene]],
         "voc": write_voc,
         "icdar": write_icdar,
         "llava": partial(write_llava, seed=config.seed),
+        "refer": partial(write_refer, seed=config.seed),
     }
     return writers[config.layout]
 

@@ -5,7 +5,7 @@ write_image_folder  ImageNet's: {split}/{category}/, one object a picture
 write_clips         YouTube-VOS': {split}/JPEGImages/, {split}/Annotations/, {split}/meta.json; also {split}/videos/
 
 Layouts of other detection sets: rice.data.world.layouts_detection. Of tracking: rice.data.world.layouts_tracking. Of
-text: rice.data.world.layouts_text.
+text: rice.data.world.layouts_text. Of what is written about pictures: rice.data.world.layouts_llava, layouts_refer.
 """
 
 from collections.abc import Iterable
@@ -49,7 +49,7 @@ def write_pictures(
         name = f"{id_:06d}{picture_suffix(scene.image)}"
         save_picture(folder / split / name, scene.image)
         images.append({"id": id_, "file_name": name, "width": width, "height": height})
-        things[id_] = [_coco_annotation(thing, id_) for thing in scene.objects]
+        things[id_] = [coco_annotation(thing, id_) for thing in scene.objects]
     return images, things
 
 
@@ -74,7 +74,7 @@ def coco_categories() -> list[dict[str, Any]]:
     return [{"id": index + 1, "name": name, "supercategory": name.split()[-1]} for index, name in enumerate(CATEGORIES)]
 
 
-def _coco_annotation(thing: SceneObject, image_id: int) -> dict[str, Any]:
+def coco_annotation(thing: SceneObject, image_id: int) -> dict[str, Any]:
     """One instance; its segmentation as compressed run lengths, which are exact."""
     left, top, right, bottom = thing.box
     return {

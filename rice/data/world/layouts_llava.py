@@ -79,16 +79,33 @@ def _write_training(folder: Path, scenes: Iterable[Scene], seed: int) -> None:
     captions, conversations = [], []
     for index, scene in enumerate(scenes):
         name = _save(folder, "train", index, scene.image)
-        dice = Dice(CONVERSATIONS, Part.TRAIN, seed, index, _PROMPTS)
-        prompt = dice.choice(DESCRIBE)
-        first = f"{MARK}\n{prompt}" if dice.chance(0.5) else f"{prompt}\n{MARK}"
-        captions.append(_row(index, name, [(first, caption(scene))]))
-        turns = [(question.text, question.answer) for question in ask(scene, Part.TRAIN, seed, index)]
-        if turns:  # a digit that found no room leaves nothing to ask
-            turns[0] = (f"{MARK}\n{turns[0][0]}", turns[0][1])
-            conversations.append(_row(index, name, turns))
+        captions.append(caption_row(name, scene, seed, index))
+        conversations += conversation_rows(name, scene, seed, index)
+    write_training_rows(folder, captions, conversations)
+
+
+def write_training_rows(folder: Path, captions: list[dict[str, Any]], conversations: list[dict[str, Any]]) -> None:
+    """The rows of both stages as pretrain.json and instruct.json."""
     write_json(folder / "pretrain.json", captions)
     write_json(folder / "instruct.json", conversations)
+
+
+def caption_row(image: str, scene: Scene, seed: int, index: int, sides: bool = False) -> dict[str, Any]:
+    """The caption of training scene number `index` as LLaVA's JSON has it; sides: see `caption`."""
+    dice = Dice(CONVERSATIONS, Part.TRAIN, seed, index, _PROMPTS)
+    prompt = dice.choice(DESCRIBE)
+    first = f"{MARK}\n{prompt}" if dice.chance(0.5) else f"{prompt}\n{MARK}"
+    return _row(index, image, [(first, caption(scene, sides))])
+
+
+def conversation_rows(image: str, scene: Scene, seed: int, index: int) -> list[dict[str, Any]]:
+    """One row with all questions about training scene number `index`, or none: a digit that found no room leaves
+    nothing to ask."""
+    turns = [(question.text, question.answer) for question in ask(scene, Part.TRAIN, seed, index)]
+    if not turns:
+        return []
+    turns[0] = (f"{MARK}\n{turns[0][0]}", turns[0][1])
+    return [_row(index, image, turns)]
 
 
 def _row(index: int, image: str, turns: Sequence[tuple[str, str]]) -> dict[str, Any]:

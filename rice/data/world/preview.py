@@ -2,12 +2,11 @@
 
 from collections.abc import Sequence
 
-import numpy as np
 from PIL import Image, ImageDraw
 
 from rice.data.drawing import distinct_colour, draw_box
 from rice.data.world.actors import CATEGORIES
-from rice.data.world.scene import Mask_HW, Scene
+from rice.data.world.scene import Scene, outline
 
 _COLUMNS = 4
 _TILE = 384
@@ -29,7 +28,7 @@ def _tile(scene: Scene) -> Image.Image:
     scale = max(round(_TILE / max(height, width)), 1)
     pixels = scene.image.repeat(scale, axis=0).repeat(scale, axis=1)
     for thing in scene.objects:
-        pixels[_outline(thing.mask.repeat(scale, axis=0).repeat(scale, axis=1))] = distinct_colour(thing.identity + 1)
+        pixels[outline(thing.mask.repeat(scale, axis=0).repeat(scale, axis=1))] = distinct_colour(thing.identity + 1)
     tile = Image.fromarray(pixels)
     for thing in scene.objects:
         box = [edge * scale for edge in thing.box]
@@ -38,10 +37,3 @@ def _tile(scene: Scene) -> Image.Image:
         ImageDraw.Draw(tile).polygon([(x * scale, y * scale) for x, y in word.quad], outline=_WORD_COLOUR)
         draw_box(tile, [edge * scale for edge in word.box], _WORD_COLOUR, word.text)
     return tile
-
-
-def _outline(mask_HW: Mask_HW) -> Mask_HW:
-    """The mask's own pixels with a neighbour outside it."""
-    inner_HW = np.zeros_like(mask_HW)
-    inner_HW[1:-1, 1:-1] = mask_HW[:-2, 1:-1] & mask_HW[2:, 1:-1] & mask_HW[1:-1, :-2] & mask_HW[1:-1, 2:]
-    return mask_HW & ~inner_HW

@@ -53,10 +53,14 @@ class Question:
         return next(task for task, kinds in TASKS.items() if self.kind in kinds)
 
 
-def caption(scene: Scene) -> str:
-    """The number of objects, the objects from the largest to the smallest, each with its place, and the digits."""
+def caption(scene: Scene, sides: bool = False) -> str:
+    """The number of objects, the objects from the largest to the smallest, each with its place, and the digits.
+
+    sides: a place also says left or right.
+    """
     ranked = sorted(scene.objects, key=_area, reverse=True)
-    names = [f"a {CATEGORIES[thing.category]} {_place(scene, thing)}" for thing in ranked]
+    place = _place_with_side if sides else _place
+    names = [f"a {CATEGORIES[thing.category]} {place(scene, thing)}" for thing in ranked]
     words = [f"the digit {word.text}" for word in scene.words]
     count = f"{len(ranked)} object{'' if len(ranked) == 1 else 's'}"
     return f"{count}: {', '.join(names + words)}."
@@ -145,3 +149,15 @@ def _place(scene: Scene, thing: SceneObject) -> str:
     if abs(_down(scene, thing) - 0.5) < _OFF_CENTRE:
         return "in the middle"
     return f"at the {_top_or_bottom(scene, thing)}"
+
+
+def _place_with_side(scene: Scene, thing: SceneObject) -> str:
+    """One of nine places."""
+    _, width, _ = scene.image.shape
+    across = (thing.box[0] + thing.box[2]) / (2 * int(width))
+    if abs(across - 0.5) < _OFF_CENTRE:
+        return _place(scene, thing)
+    side = "left" if across < 0.5 else "right"
+    if abs(_down(scene, thing) - 0.5) < _OFF_CENTRE:
+        return f"on the {side}"
+    return f"{_place(scene, thing)} {side}"

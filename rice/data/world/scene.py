@@ -250,6 +250,13 @@ def record(thing: Placed, identity: int, depth: int) -> SceneObject:
     return SceneObject(thing.actor.category, identity, depth, thing.mask, box, thing.visibility)
 
 
+def outline(mask_HW: Mask_HW) -> Mask_HW:
+    """The mask's own pixels with a neighbour outside it."""
+    inner_HW = np.zeros_like(mask_HW)
+    inner_HW[1:-1, 1:-1] = mask_HW[:-2, 1:-1] & mask_HW[2:, 1:-1] & mask_HW[1:-1, :-2] & mask_HW[1:-1, 2:]
+    return mask_HW & ~inner_HW
+
+
 def draw_light(dice: Dice) -> Light:
     """A lamp at any side."""
     right, down = cos_sin(dice.turn())
