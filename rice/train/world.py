@@ -4,12 +4,16 @@ import contextlib
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from rice.device import pick_device
+
+_PATIENCE = timedelta(hours=12)
+"""For which ranks wait for one another: the leader may prepare large data alone. torch's own is half an hour."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +69,7 @@ def join(device: str = "auto") -> Iterator[World]:
     # Tensors on the CPU go by gloo even in a run on GPUs: counts, and the copies that checkpoints are written from.
     backend = "cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo"
     if "RANK" in os.environ and "WORLD_SIZE" in os.environ:
-        dist.init_process_group(backend)
+        dist.init_process_group(backend, timeout=_PATIENCE)
     else:
         dist.init_process_group(backend, store=torch._C._distributed_c10d.HashStore(), rank=0, world_size=1)
     try:
