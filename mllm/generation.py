@@ -4,9 +4,10 @@ an error.
 Shapes: B conversations, T tokens.
 """
 
+import contextlib
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -117,7 +118,7 @@ class Speaker:
         self.name = pretrained
         self.device = pick_device(device)
         with quiet():
-            self.model = _load_model(pretrained, pick_dtype(dtype, self.device)).to(self.device).eval()
+            self.model = load_model(pretrained, pick_dtype(dtype, self.device)).to(self.device).eval()
         try:
             self.processor = AutoProcessor.from_pretrained(pretrained)
         except (OSError, ValueError) as error:
@@ -161,19 +162,13 @@ class Speaker:
                 places = [i for i, one in enumerate(conversations) if len(one.images) == count]
                 found |= dict(zip(places, self.answer([conversations[i] for i in places], decoding), strict=True))
             return [found[i] for i in range(len(conversations))]
-        try:
+        with memory_told(self.device, len(conversations)):
             return self._answer(conversations, decoding, streamer)
-        except (RuntimeError, MemoryError) as error:
-            if not _out_of_memory(error):
-                raise
-            batch = len(conversations)
-            remedy = "lower --batch-size" if batch > 1 else "use a GPU with more memory, or a smaller --dtype"
-            raise RiceError(f"out of memory on {self.device} with {batch} questions at a time; {remedy}") from error
 
     def _answer(self, conversations: Sequence[Conversation], decoding: Decoding, streamer: Any) -> list[Answer]:
         inputs = self.encode(conversations)
         width = inputs["input_ids"].shape[1]
-        watch = _Finite()
+        watch = Finite()
         options = decoding.as_arguments() | {"logits_processor": [watch], "streamer": streamer}
         out_BT = self.model.generate(**inputs, **options)  # no gradients
         watch.check(self.name)
@@ -222,18 +217,20 @@ class Speaker:
         return Answer(text=decoding.cut(_CONTROL.sub("", text)), tokens=count, prompt_tokens=prompt)
 
 
-class _Finite:
-    """Watches the logits of every step, without waiting for the device until the end."""
+class Finite:
+    """A logits processor: watches the logits of every step, without waiting for the device until the end."""
 
     def __init__(self) -> None:
         self.bad: torch.Tensor | None = None
 
-    def __call__(self, input_ids: "torch.Tensor", scores: "torch.Tensor") -> "torch.Tensor":
+    def __call__(self, input_ids: "torch.Tensor | None", scores: "torch.Tensor") -> "torch.Tensor":
+        """The logits as they are."""
         found = (scores.isnan() | (scores == math.inf)).any()
         self.bad = found if self.bad is None else self.bad | found
         return scores
 
     def check(self, name: str) -> None:
+        """Errors: RiceError naming the model where one was NaN or infinite."""
         if self.bad is not None and bool(self.bad):
             raise RiceError(
                 f"{name} gave logits that are not finite, so that its answers mean nothing; try --dtype float32, or "
@@ -241,7 +238,9 @@ class _Finite:
             )
 
 
-def _load_model(pretrained: str, dtype: "torch.dtype") -> Any:
+def load_model(pretrained: str, dtype: "torch.dtype") -> Any:
+    """transformers' model of a folder or repository. Errors: RiceError where it is none, or its weights are not
+    whole."""
     from transformers import AutoModelForImageTextToText
 
     place = Path(pretrained)
@@ -273,6 +272,18 @@ def pick_dtype(name: str, device: "torch.device") -> "torch.dtype":
     if found is None:
         raise RiceError(f"expected --dtype auto, float32, bfloat16 or float16, got {name!r}")
     return found
+
+
+@contextlib.contextmanager
+def memory_told(device: "torch.device", batch: int) -> Iterator[None]:
+    """Errors: RiceError with what to do about it where the memory ends inside. batch: questions at a time."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not _out_of_memory(error):
+            raise
+        remedy = "lower --batch-size" if batch > 1 else "use a GPU with more memory, or a smaller --dtype"
+        raise RiceError(f"out of memory on {device} with {batch} questions at a time; {remedy}") from error
 
 
 def _out_of_memory(error: BaseException) -> bool:

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torchvision.transforms.v2 import functional as F  # noqa: N812
 
 from mllm.llava.attention import packed_attention
-from mllm.llava.model import PROJECTOR, TOWER, Llava, part_of
+from mllm.llava.model import PROJECTOR, TOWER, BuiltLlava, part_of
 from mllm.llava.packing import pack
 from rice.encoders.base import Encoder
 from rice.errors import RiceError
@@ -46,7 +46,7 @@ class Findings:
     untouched: int
 
 
-def preflight(llava: Llava, encoder: Encoder, rates: Mapping[str, float], *, sizes: int = SIZES) -> Findings:
+def preflight(llava: BuiltLlava, encoder: Encoder, rates: Mapping[str, float], *, sizes: int = SIZES) -> Findings:
     """All checks. `encoder`: holds the values that the tower was built from; `rates`: part -> learning rate.
 
     Errors: RiceError naming what differs, what was expected, and what came.
@@ -59,7 +59,7 @@ def preflight(llava: Llava, encoder: Encoder, rates: Mapping[str, float], *, siz
     return Findings(sizes=sizes, pixels=pixels, features=features, untouched=untouched)
 
 
-def check_packing(llava: Llava) -> None:
+def check_packing(llava: BuiltLlava) -> None:
     """Errors: RiceError for a language model in which the samples of a packed row see each other, or are seen otherwise
     than alone: one with state or attention of its own."""
     samples = [torch.arange(1, 7), torch.arange(7, 14)]
@@ -90,7 +90,7 @@ def random_sizes(count: int) -> list[tuple[int, int]]:
     return sizes
 
 
-def _check_tokens(llava: Llava, sizes: list[tuple[int, int]]) -> None:
+def _check_tokens(llava: BuiltLlava, sizes: list[tuple[int, int]]) -> None:
     counted = [llava.tiles.tokens(size) for size in sizes]
     processor = llava.processor._get_num_multimodal_tokens(image_sizes=sizes)["num_image_tokens"]
     model = list(_model_tokens(llava, sizes))
@@ -103,7 +103,7 @@ def _check_tokens(llava: Llava, sizes: list[tuple[int, int]]) -> None:
             )
 
 
-def _model_tokens(llava: Llava, sizes: list[tuple[int, int]]) -> Iterator[int]:
+def _model_tokens(llava: BuiltLlava, sizes: list[tuple[int, int]]) -> Iterator[int]:
     """Tokens that the model packs, from features of width 1 as many as the real tower gives for a tile."""
     per_tile = _tile_tokens(llava)
     if llava.arch == "llava":
@@ -117,14 +117,14 @@ def _model_tokens(llava: Llava, sizes: list[tuple[int, int]]) -> Iterator[int]:
         yield int(lengths[0])
 
 
-def _tile_tokens(llava: Llava) -> int:
+def _tile_tokens(llava: BuiltLlava) -> int:
     edge = llava.tiles.edge
     with _projected(llava) as seen, torch.no_grad():
         llava.model.model.get_image_features(**_inputs(llava, torch.zeros(2, 3, edge, edge)))
     return int(seen[0].shape[1])
 
 
-def _check_pixels(llava: Llava, encoder: Encoder, picture: Image.Image) -> float:
+def _check_pixels(llava: BuiltLlava, encoder: Encoder, picture: Image.Image) -> float:
     """The first tile is the whole picture, squashed by the processor's own interpolation."""
     processed = _processed(llava, picture)[0]
     filters = {1: F.InterpolationMode.LANCZOS, 2: F.InterpolationMode.BILINEAR, 3: F.InterpolationMode.BICUBIC}
@@ -140,7 +140,7 @@ def _check_pixels(llava: Llava, encoder: Encoder, picture: Image.Image) -> float
     return difference
 
 
-def _check_layer(llava: Llava, encoder: Encoder, picture: Image.Image) -> float:
+def _check_layer(llava: BuiltLlava, encoder: Encoder, picture: Image.Image) -> float:
     pixels = _processed(llava, picture).to(llava.model.dtype)
     with _projected(llava) as seen, torch.no_grad():
         llava.model.model.get_image_features(**_inputs(llava, pixels, picture))
@@ -157,7 +157,7 @@ def _check_layer(llava: Llava, encoder: Encoder, picture: Image.Image) -> float:
     return difference
 
 
-def _check_gradients(llava: Llava, picture: Image.Image, rates: Mapping[str, float]) -> int:
+def _check_gradients(llava: BuiltLlava, picture: Image.Image, rates: Mapping[str, float]) -> int:
     """From the packed tokens back: the language model's own part is not run, which may be too large to."""
     model = llava.model
     model.zero_grad(set_to_none=True)
@@ -176,7 +176,7 @@ def _check_gradients(llava: Llava, picture: Image.Image, rates: Mapping[str, flo
     return _untouched(llava, touched, rates)
 
 
-def _untouched(llava: Llava, touched: Mapping[str, bool], rates: Mapping[str, float]) -> int:
+def _untouched(llava: BuiltLlava, touched: Mapping[str, bool], rates: Mapping[str, float]) -> int:
     """How many tensors of the tower got no gradient. Errors: RiceError where others than those behind the layer."""
     without = {part: [n for n, got in touched.items() if part_of(n) == part and not got] for part in (TOWER, PROJECTOR)}
     if rates.get(PROJECTOR, 0) > 0 and without[PROJECTOR]:
@@ -199,7 +199,7 @@ def _untouched(llava: Llava, touched: Mapping[str, bool], rates: Mapping[str, fl
     return len(without[TOWER])
 
 
-def _inputs(llava: Llava, pixels: Tensor, picture: Image.Image | None = None) -> dict[str, Any]:
+def _inputs(llava: BuiltLlava, pixels: Tensor, picture: Image.Image | None = None) -> dict[str, Any]:
     """Arguments of `get_image_features` for tiles (N, 3, S, S) of one picture; two where it is not named."""
     found: dict[str, Any] = {
         "pixel_values": pixels.to(llava.model.device, llava.model.dtype),
@@ -216,14 +216,14 @@ def _inputs(llava: Llava, pixels: Tensor, picture: Image.Image | None = None) ->
     return found
 
 
-def _processed(llava: Llava, picture: Image.Image) -> Tensor:
+def _processed(llava: BuiltLlava, picture: Image.Image) -> Tensor:
     """Tiles (N, 3, S, S) as the processor makes them."""
     pixels: Tensor = llava.processor.image_processor(images=[picture], return_tensors="pt")["pixel_values"]
     return pixels.flatten(0, -4)
 
 
 @contextlib.contextmanager
-def _projected(llava: Llava) -> Iterator[list[Tensor]]:
+def _projected(llava: BuiltLlava) -> Iterator[list[Tensor]]:
     """What goes into the projector meanwhile."""
     seen: list[Tensor] = []
     projector: nn.Module = llava.model.model.multi_modal_projector

@@ -133,7 +133,7 @@ def _report(made: Path, out: Path, config: LlavaConfig) -> None:
     from mllm.llava.train import MODEL, STAGE1, STAGE2
 
     for stage in (STAGE1, STAGE2):
-        _draw(out / stage)
+        draw_stage(out / stage)
     facts = LlavaFacts.read(made)
     for stage, count in facts.left_out.items():
         if count:
@@ -146,7 +146,8 @@ def _report(made: Path, out: Path, config: LlavaConfig) -> None:
     print(f"{made}\nnext: {step}")  # noqa: T201
 
 
-def _draw(stage: Path) -> None:
+def draw_stage(stage: Path) -> None:
+    """The course of a stage as a picture beside its log, where there is one."""
     from mllm.llava.trainer import METRICS
     from rice.train.picture import draw_course
 

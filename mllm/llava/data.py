@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -50,6 +51,16 @@ class Reading:
         tokens = self.writer.text_only(row)
         counts = [self.tiles.tokens(size, among=len(row.sizes)) for size in row.sizes]
         return self.writer.expand(tokens, counts).cut(self.max_length)
+
+    def cut(self, pictures: Sequence[Image.Image]) -> Tensor:
+        """Tiles (N, 3, S, S), normalised, of the upright pictures of one conversation."""
+        # Nested: LLaVA-OneVision's processor shall know that they belong together.
+        found = self.image_processor(images=[list(pictures)], return_tensors="pt")["pixel_values"]
+        if self.tiles.tiling == "one":
+            return found  # type: ignore[no-any-return]  # of a processor that is not typed
+        counts = [self.tiles.count((one.height, one.width), among=len(pictures)) for one in pictures]
+        # A batch is filled up with empty tiles.
+        return torch.cat([tiles[:count] for tiles, count in zip(found, counts, strict=True)])
 
     def length(self, row: Row) -> int:
         """T; 0 where the row must be left out: cut to `max_length` it has no answer, or not all of a picture."""
@@ -110,13 +121,7 @@ class Examples(Dataset[dict[str, Tensor]]):
 
     def _pictures(self, row: Row) -> dict[str, Tensor]:
         pictures = [self.rows.open_image(row, k) for k in range(len(row.images))]
-        tiles, among = self.reading.tiles, len(row.images)
-        # Nested: LLaVA-OneVision's processor shall know that they belong together.
-        cut = self.reading.image_processor(images=[pictures], return_tensors="pt")["pixel_values"]
-        if tiles.tiling != "one":  # a batch is filled up with empty tiles
-            counts = [tiles.count(size, among=among) for size in row.sizes]
-            cut = torch.cat([picture[:count] for picture, count in zip(cut, counts, strict=True)])
-        return {"pixel_values": cut, "image_sizes": torch.tensor(row.sizes)}
+        return {"pixel_values": self.reading.cut(pictures), "image_sizes": torch.tensor(row.sizes)}
 
 
 def _first(rows: Rows, most: int | None) -> NDArray[np.int64]:

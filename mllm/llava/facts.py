@@ -3,8 +3,9 @@
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, cast
 
+from mllm.llava.tiling import Tiles, Tiling
 from rice.errors import RiceError
 from rice.files import read_object, sha256_json, sha256_unchanged, write_json
 
@@ -41,6 +42,10 @@ class LlavaFacts:
     config: dict[str, Any]
     data: str
     versions: dict[str, str | None]
+
+    def tiles(self) -> Tiles:
+        """How its pictures become tokens."""
+        return Tiles(tiling=cast(Tiling, self.tiling), edge=self.size, side=self.size // self.patch)
 
     def write(self, folder: Path) -> None:
         """Beside the model."""

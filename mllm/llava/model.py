@@ -61,11 +61,10 @@ class LanguageModel:
 
 @dataclass(frozen=True, kw_only=True)
 class Llava:
-    """A model of transformers, its processor, and the tower that it was built around."""
+    """A model of transformers and its processor."""
 
     model: Any
     processor: Any
-    tower: VisionTower
     tiles: Tiles
     arch: Arch
 
@@ -87,9 +86,16 @@ class Llava:
         self.processor.save_pretrained(folder)
 
 
+@dataclass(frozen=True, kw_only=True)
+class BuiltLlava(Llava):
+    """With the tower that it was built around."""
+
+    tower: VisionTower
+
+
 def build(
     encoder: Encoder, language: LanguageModel, config: LlavaConfig, *, tiling: Tiling, arch: Arch, seed: int
-) -> Llava:
+) -> BuiltLlava:
     """Tower and language model with their own values, projector and newline with random ones (a function of `seed`).
 
     The language model's values are taken over, not copied: it must not be used any more.
@@ -102,7 +108,7 @@ def build(
     _check_same(model, language)
     processor = build_processor(arch, tower, tiles, language.tokenizer, config.prompt)
     _set_generation(model, language, config.prompt)
-    return Llava(model=model, processor=processor, tower=tower, tiles=tiles, arch=arch)
+    return BuiltLlava(model=model, processor=processor, tower=tower, tiles=tiles, arch=arch)
 
 
 def layer_of(encoder: Encoder, config: LlavaConfig) -> int:

@@ -15,7 +15,9 @@ from rice.files import read_object, sha256_json, sha256_unchanged
 
 _WEIGHTS = (".safetensors", ".bin", ".pt")
 _PARTS = (".json", ".jinja", ".model", ".txt")
-_NOT_THE_MODEL = frozenset({FACTS, "training_args.bin", "trainer_state.json", "all_results.json", "run.json"})
+_NOT_THE_MODEL = frozenset(
+    {FACTS, "rice_lisa.json", "training_args.bin", "trainer_state.json", "all_results.json", "run.json"}
+)
 _NOT_FETCHED = ["original/*", "*.pth", "*.gguf", "*.onnx"]
 """The same weights again, in forms of other programs."""
 _NOT_THE_TRAINING = frozenset({"blind"})
@@ -124,13 +126,14 @@ def _facts(folder: Path) -> dict[str, Any] | None:
 def _without_places(facts: dict[str, Any]) -> dict[str, Any]:
     """Names in the place of paths: where files lay is not what was measured. What was typed as the language model of a
     training stands in its configuration; `lm` is its name."""
-    found = facts | {"lm": _name(facts["lm"]), "weights": _name(facts.get("weights"))}
+    found = facts | {"lm": name_of(facts["lm"]), "weights": name_of(facts.get("weights"))}
     if isinstance(found.get("config"), dict) and "lm" in found["config"]:
         found["config"] = found["config"] | {"lm": found["lm"]}
     return found
 
 
-def _name(value: Any) -> Any:
+def name_of(value: Any) -> Any:
+    """The last part of a path; anything else as it is."""
     is_place = isinstance(value, str) and (Path(value).is_absolute() or Path(value).exists())
     return Path(value).name if is_place else value
 

@@ -41,12 +41,12 @@ class StepBins(Sampler[list[int]]):
 
     def __init__(
         self,
-        lengths: Sequence[int],
+        lengths: Sequence[int] | Integers,
         *,
         batch: int,
         bins: int,
         seed: int,
-        images: Sequence[int] | None = None,
+        images: Sequence[int] | Integers | None = None,
         spread: bool = True,
     ) -> None:
         """lengths: tokens of each sample. batch: samples of a step. bins: micro-batches of a step, over all ranks.

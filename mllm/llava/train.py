@@ -25,15 +25,15 @@ from mllm.llava.config import MINI, LlavaConfig, StageConfig
 from mllm.llava.data import Examples, Reading
 from mllm.llava.facts import LlavaFacts, lm_digest
 from mllm.llava.lora import add_adapters, merge, save_adapters
-from mllm.llava.material import PRETRAIN, Material
+from mllm.llava.material import Material
 from mllm.llava.mini import write_mini_lm
 from mllm.llava.model import (
     LANGUAGE,
     PARTS,
     PROJECTOR,
     TOWER,
+    BuiltLlava,
     LanguageModel,
-    Llava,
     build,
     projector_state,
     set_learning,
@@ -182,7 +182,7 @@ class Training:
 
     def _learn(
         self,
-        llava: Llava,
+        llava: BuiltLlava,
         rows: Rows,
         stage: StageConfig,
         name: str,
@@ -207,7 +207,7 @@ class Training:
         if self.world.leads:
             counts = {"examples": len(examples), "left_out": examples.left_out, "too_long": examples.too_long}
             write_json(self.folder / name / _COUNTS, counts)
-        model: Any = add_adapters(llava.model, config.lora, config.lora_alpha, rates) if adapted else llava.model
+        model: Any = self._adapted(llava.model, rates) if adapted else llava.model
         outcome = train(
             model,
             examples,
@@ -229,6 +229,12 @@ class Training:
         if torch.cuda.is_available():  # whoever is asked next needs the memory
             torch.cuda.empty_cache()
         return model, None
+
+    def _adapted(self, model: Any, rates: Mapping[str, float]) -> Any:
+        """With adapters that begin alike in every run, on every rank."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed)
+            return add_adapters(model, self.config.lora, self.config.lora_alpha, rates)
 
     def _settings(self, stage: StageConfig, examples: int) -> TrainSettings:
         batch, ranks = min(stage.batch, examples), self.world.size
@@ -264,7 +270,7 @@ class Training:
         places = {stage: self.folder / stage / _COUNTS for stage in (STAGE1, STAGE2)}
         return {stage: read_object(place)[what] for stage, place in places.items() if place.is_file()}
 
-    def _fill(self, llava: Llava, projector: Path) -> None:
+    def _fill(self, llava: BuiltLlava, projector: Path) -> None:
         """Errors: RiceError where the file holds another model's."""
         own, found = projector_state(llava.model), load_file(projector)
         for name, value in own.items():
@@ -273,7 +279,7 @@ class Training:
             elif not name.endswith("image_newline"):  # which stage 1 has none of
                 raise RiceError(f"{projector} does not hold {name} of this model's shape; delete it to train it anew")
 
-    def _facts(self, llava: Llava) -> LlavaFacts:
+    def _facts(self, llava: BuiltLlava) -> LlavaFacts:
         tower, config = self.tower, self.config
         spec = tower.encoder.spec
         lm = self._language_name()
@@ -325,11 +331,8 @@ def training_of(
 
     `how`: further fields of `Training`. Errors: RiceError, as `rice llava prepare`.
     """
-    if config.stage1.epochs and not config.blind and material.pretrain is None:
-        raise RiceError(
-            f"expected {PRETRAIN} or {PRETRAIN}.json in {material.root} for stage 1, found neither; "
-            "or leave it out: --stage1.epochs 0"
-        )
+    if config.stage1.epochs and not config.blind:
+        material.expect_pretrain()
     prepared = folder / _PREPARED
     first = None if material.pretrain is None else material.rows(material.pretrain, prepared, progress)
     second = material.rows(material.instruct, prepared, progress)

@@ -17,30 +17,32 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
 from torch.utils.data import DataLoader
-from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers import PrinterCallback, Trainer, TrainingArguments
 from transformers import set_seed as seed_everything
 from transformers.utils import logging
 
 from mllm.llava.attention import packed_attention
 from mllm.llava.checkpoints import keep_only, latest, load_others, mark_whole, save_others
+from mllm.llava.course import Course
 from mllm.llava.loss import answer_loss, bare_model
 from mllm.llava.packing import Example, StepBins, WithoutLoss, pack
 from mllm.llava.settings import TrainSettings
 from rice.errors import RiceError, require
 from rice.files import make_folder
 from rice.progress import Progress
-from rice.train.metrics import JsonLines, StepRate
 
 CHECKPOINTS, METRICS = "checkpoints", "metrics.jsonl"
 
 _WRAPPERS = re.compile(
     r"(^|\.)(_fsdp_wrapped_module|_checkpoint_wrapped_module|_orig_mod|module|modules_to_save\.[^.]+)(?=\.)"
 )
-_NOT_LOGGED = ("epoch", "step", "num_input_tokens_seen")
+_PEFT = re.compile(r"(^|\.)base_model\.model\.")
 _ERROR_TYPE = re.compile(r"^(\w+\.)*\w+Error: ")
 
 
@@ -59,13 +61,13 @@ class TrainOutcome(NamedTuple):
 def train(
     model: nn.Module,
     dataset: Any,
-    lengths: Sequence[int],
+    lengths: Sequence[int] | NDArray[np.int64],
     *,
     settings: TrainSettings,
     groups: Mapping[str, float],
     out: Path,
     progress: Progress,
-    images: Sequence[int] | None = None,
+    images: Sequence[int] | NDArray[np.int64] | None = None,
     kind: "type[PackedTrainer] | None" = None,
 ) -> TrainOutcome:
     """Train `model` in place; the same call resumes from the last whole checkpoint, to the same weights bit by bit.
@@ -98,10 +100,10 @@ def train(
     start = 0 if found is None else found.step
     if arguments.process_index == 0:
         make_folder(out)
-    course = Course(out, bins, progress, total, leads=arguments.process_index == 0)
+    course = Course(out / METRICS, bins, progress, total, leads=arguments.process_index == 0)
     seed_everything(settings.seed)
     if settings.checkpointing:
-        _recompute(model)
+        _recompute(bare_model(model))
     began = time.perf_counter()
     with _as_before(model), packed_attention(model), answer_loss(model), contextlib.closing(course), _told():
         trainer = (kind or PackedTrainer)(model, arguments, WithoutLoss(dataset), bins, groups, run)
@@ -356,58 +358,4 @@ def plain_name(name: str) -> str:
     """A parameter's name in the bare model: without what DDP, FSDP, torch.compile and PEFT put before and between."""
     while (shorter := _WRAPPERS.sub("", name).lstrip(".")) != name:
         name = shorter
-    return name.removeprefix("base_model.model.")
-
-
-class Course(TrainerCallback):  # type: ignore[misc]
-    """Shows a training's progress, writes its log, and tells the bins which epoch it is."""
-
-    def __init__(self, out: Path, bins: StepBins, progress: Progress, total: int, *, leads: bool) -> None:
-        self._out, self._bins, self._progress, self._total, self._leads = out, bins, progress, total, leads
-        self._log: JsonLines | None = None
-        self._bar: Iterator[int] = iter(())
-        self._rate = StepRate(bins.batch)
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Open the log, without what is about to be written again."""
-        start = state.global_step
-        if self._leads:
-            self._log = JsonLines(self._out / METRICS, start)
-            steps = range(start, self._total)
-            self._bar = self._progress.track(steps, f"train, {self._total} steps of {self._bins.batch}")
-            next(self._bar, None)
-        self._rate = StepRate(self._bins.batch, args.device)
-
-    def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Before the loader begins: transformers reaches no batch sampler behind accelerate's skipping one."""
-        self._bins.epoch = state.global_step // self._bins.steps
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """One more."""
-        next(self._bar, None)
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, float] | None = None, **_: Any) -> None:
-        """A line: loss and its parts, gradient norm, the first group's rate, tokens per second, seconds, memory."""
-        if logs is None or "loss" not in logs:
-            return
-        step = state.global_step - 1
-        for name in ("loss", "grad_norm"):
-            if not math.isfinite(value := float(logs.get(name, 0.0))):
-                what = name.replace("grad_norm", "gradient norm")
-                raise RiceError(f"the {what} of step {step} is {value}; lower the learning rates or mend the rows")
-        if self._log is None:
-            return
-        measured = self._rate.measure()
-        seconds = measured["step_s"] or math.inf
-        line = {name: value for name, value in logs.items() if name not in _NOT_LOGGED}
-        tokens = self._bins.tokens(*divmod(step, self._bins.steps)) / seconds
-        kept = {name: measured[name] for name in ("step_s", "memory")}
-        self._log.write({"step": step, **line, "tokens_per_s": tokens, **kept})
-
-    def close(self) -> None:
-        """Close bar and log, whatever happened."""
-        closer = getattr(self._bar, "close", None)
-        if closer is not None:
-            closer()
-        if self._log is not None:
-            self._log.close()
+    return _PEFT.sub(r"\1", name)

@@ -144,6 +144,20 @@ def test_a_killed_training_goes_on_from_the_stage_that_was_done(tmp_path: Path) 
         assert torch.equal(value, weights[name]), name
 
 
+def test_adapters_begin_alike_whatever_was_drawn_before(tmp_path: Path) -> None:
+    pytest.importorskip("peft")
+    encoder = tiny_encoder("rice", tmp_path)
+    run = training(tmp_path, encoder, lora=4)
+    found = []
+    for seed in (1, 2):
+        model = llava_around(encoder, "2x2+1").model
+        torch.manual_seed(seed)
+        found.append(dict(run._adapted(model, {"language_model": 1.0}).named_parameters()))
+    begun = [name for name in found[0] if "lora_A" in name]
+    assert begun
+    assert all(torch.equal(found[0][name], found[1][name]) for name in begun)
+
+
 @pytest.mark.slow
 def test_merged_adapters_compute_what_the_adapted_model_computed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
