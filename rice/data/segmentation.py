@@ -42,13 +42,35 @@ def encode_mask(mask_HW: Mask) -> dict[str, Any]:
     return {"size": [int(edge) for edge in code["size"]], "counts": code["counts"].decode("ascii")}
 
 
+def encode_segmentation(segmentation: Any, height: int, width: int) -> str:
+    """One annotation's `segmentation` as COCO's compressed run lengths (the text of `counts`), of no pixel perhaps.
+
+    Besides what `decode_segmentation` takes, a list of run lengths, which is their union (refCLEF has them).
+    Polygons and compressed run lengths are checked but not decoded on the way: sets have hundreds of thousands.
+    Errors: ValueError, as there.
+    """
+    if isinstance(segmentation, dict) and isinstance(segmentation.get("counts"), str):
+        _checked_runs(segmentation, height, width)
+        return str(segmentation["counts"])
+    if isinstance(segmentation, list) and segmentation and all(isinstance(part, dict) for part in segmentation):
+        masks = [_decode_runs(part, height, width) for part in segmentation]
+        return str(encode_mask(np.logical_or.reduce(masks))["counts"])
+    if isinstance(segmentation, list) and segmentation and (code := _polygon_code(segmentation, height, width)):
+        return bytes(code["counts"]).decode("ascii")
+    return str(encode_mask(decode_segmentation(segmentation, height, width))["counts"])
+
+
 def _fill_polygons(polygons: Sequence[Any], height: int, width: int) -> Mask:
+    code = _polygon_code(polygons, height, width)
+    return np.zeros((height, width), dtype=bool) if code is None else _decode_runs(code, height, width)
+
+
+def _polygon_code(polygons: Sequence[Any], height: int, width: int) -> dict[str, Any] | None:
+    """Run lengths of the union; None where no polygon encloses anything."""
     from pycocotools import mask as rle
 
     closed = [p for p in (_coordinates(p, height, width) for p in polygons) if len(p) >= _MIN_COORDINATES]
-    if not closed:
-        return np.zeros((height, width), dtype=bool)
-    return _decode_runs(rle.merge(rle.frPyObjects(closed, height, width)), height, width)
+    return rle.merge(rle.frPyObjects(closed, height, width)) if closed else None
 
 
 def _coordinates(polygon: Any, height: int, width: int) -> NDArray[np.float64]:
@@ -66,14 +88,19 @@ def _coordinates(polygon: Any, height: int, width: int) -> NDArray[np.float64]:
 
 
 def _decode_runs(code: dict[str, Any], height: int, width: int) -> Mask:
+    runs = _checked_runs(code, height, width)
+    colours = np.arange(len(runs)) % 2 == 1
+    return np.repeat(colours, runs).reshape(width, height).T
+
+
+def _checked_runs(code: dict[str, Any], height: int, width: int) -> list[int]:
     if list(_numbers(code.get("size"))) != [height, width]:
         raise ValueError(f"expected run lengths of size [{height}, {width}], got {reprlib.repr(code.get('size'))}")
     counts = code.get("counts")
     runs = _unpack(counts) if isinstance(counts, (str, bytes)) else _numbers(counts)
     if any(run < 0 for run in runs) or sum(runs) != height * width:
         raise ValueError(f"expected run lengths that add up to {height * width} pixels, got {sum(runs)}")
-    colours = np.arange(len(runs)) % 2 == 1
-    return np.repeat(colours, runs).reshape(width, height).T
+    return runs
 
 
 def _numbers(values: Any) -> list[int]:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from pycocotools import mask as rle
 
-from rice.data.segmentation import decode_segmentation
+from rice.data.segmentation import decode_segmentation, encode_mask, encode_segmentation
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # within pycocotools
 
@@ -44,6 +44,35 @@ def test_run_lengths_as_numbers_round_trip(mask_HW: np.ndarray) -> None:
 def test_polygons_are_filled_as_pycocotools_fills_them(polygons: list[list[float]]) -> None:
     expected_HW = rle.decode(rle.merge(rle.frPyObjects(polygons, 30, 20)))
     np.testing.assert_array_equal(decode_segmentation(polygons, 30, 20), expected_HW.astype(bool))
+
+
+@given(st.lists(masks, min_size=1, max_size=3), st.sampled_from(["text", "numbers", "list"]))
+def test_what_is_encoded_is_what_is_decoded(drawn: list[np.ndarray], form: str) -> None:
+    height, width = drawn[0].shape
+    found = [mask_HW for mask_HW in drawn if mask_HW.shape == (height, width)]
+    codes = [encode_mask(mask_HW) for mask_HW in found]
+    numbers = {"size": [height, width], "counts": [0, *[1] * height * width]}
+    stripes_HW = decode_segmentation(numbers, height, width)
+    segmentation, expected_HW = {
+        "text": (codes[0], found[0]),
+        "numbers": (numbers, stripes_HW),
+        "list": ([*codes, numbers], np.logical_or.reduce([*found, stripes_HW])),
+    }[form]
+    counts = encode_segmentation(segmentation, height, width)
+    np.testing.assert_array_equal(rle.decode({"size": [height, width], "counts": counts.encode()}), expected_HW)
+
+
+@given(
+    st.lists(
+        st.lists(st.floats(-3, 33, allow_nan=False), min_size=4, max_size=14).filter(lambda p: len(p) % 2 == 0),
+        min_size=1,
+        max_size=3,
+    )
+)
+def test_polygons_are_encoded_as_they_are_filled(polygons: list[list[float]]) -> None:
+    counts = encode_segmentation(polygons, 30, 20)
+    mask_HW = rle.decode({"size": [30, 20], "counts": counts.encode()})
+    np.testing.assert_array_equal(mask_HW, decode_segmentation(polygons, 30, 20))
 
 
 def test_polygons_of_fewer_than_three_points_add_nothing() -> None:
@@ -86,8 +115,12 @@ def test_polygons_of_fewer_than_three_points_add_nothing() -> None:
     ],
 )
 def test_damaged_segmentations_are_refused(damaged: Any) -> None:
-    with pytest.raises(ValueError, match="expected|run length|polygon"):
-        decode_segmentation(damaged, 6, 7)
+    for read in (decode_segmentation, encode_segmentation):
+        with pytest.raises(ValueError, match="expected|run length|polygon"):
+            read(damaged, 6, 7)
+    if isinstance(damaged, dict):
+        with pytest.raises(ValueError, match="expected|run length|polygon"):
+            encode_segmentation([{"size": [6, 7], "counts": [42]}, damaged], 6, 7)
 
 
 @given(st.text(alphabet=st.characters(min_codepoint=40, max_codepoint=120), max_size=12))

@@ -1,0 +1,1 @@
+"""Referring segmentation with a language model: LISA around any encoder."""
