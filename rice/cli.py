@@ -59,6 +59,12 @@ VERBS: dict[str, tuple[str, str]] = {
     "llava chat": ("mllm.llava.commands:chat", "Ask a trained model about pictures."),
     "llava merge": ("mllm.llava.commands:merge", "Low-rank adapters merged into a plain model."),
     "llava eval": ("mllm.llava.eval_command:evaluate", "Score a model by lmms-eval, into the store of results."),
+    "lisa train": ("mllm.lisa.commands:train", "Train LISA around an encoder: a LLaVA that answers with masks."),
+    "lisa eval": (
+        "mllm.lisa.eval_command:evaluate",
+        "Judge masks of referring expressions, into the store of results.",
+    ),
+    "lisa segment": ("mllm.lisa.segment_command:segment", "Segment what words say on a picture: overlay and mask."),
     "pca": ("probes.visual.pca.command:pca", "PCA of patch tokens over a video, a folder of frames or a picture."),
     "tsne": (
         "probes.visual.tsne.command:tsne",
