@@ -23,11 +23,12 @@ PROBES: dict[str, str] = {
     "detection": "probes.detection.probe:DetectionProbe",
     "knn": "probes.knn.probe:KnnProbe",
     "llava": "mllm.llava.probe:LlavaProbe",
+    "refseg": "mllm.lisa.probe:LisaProbe",
     "text": "probes.text.probe:TextProbe",
     "tracking": "tracking.probe:TrackingProbe",
 }
 
-ITEMS: Mapping[str, str] = {"lmms-eval": "mllm.llava.items:TaskItems"}
+ITEMS: Mapping[str, str] = {"lmms-eval": "mllm.llava.items:TaskItems", "lisa-eval": "mllm.lisa.items:SplitItems"}
 """Names of results that no sweep computes, and what knows their items: see `Resamples`."""
 
 ENTRY_POINTS = "rice.probes"

@@ -119,8 +119,17 @@ def _place(plan: Layout, rows: Mapping[int, Row], name: str, one: Measurement) -
         row = next(row for row in rows.values() if row.method == name)
         return row, one["encoder"].removeprefix(plan.encoder_labels), one["encoder"]
     zoo = _zoo_name(one["reference"])
-    line = next((line for line, entry in plan.encoders.items() if entry == zoo and one["trained"]), None)
-    return (None if line is None else rows[line]), name, one.encoder
+    lines = [line for line, entry in plan.encoders.items() if entry == zoo and one["trained"]]
+    if len({rows[line].llm for line in plan.encoders}) > 1:  # even where one of them alone has this encoder
+        model = _language_model(one)
+        lines = [line for line in lines if rows[line].llm.lower() in model.lower()]
+    return (rows[lines[0]] if lines else None), name, one.encoder
+
+
+def _language_model(one: Measurement) -> str:
+    """That was trained around the encoder; "" where there is none."""
+    config = json.loads(one["config"])
+    return str((config.get(_TRAINING) or config).get("lm", ""))
 
 
 def _zoo_name(reference: str) -> str:
@@ -129,8 +138,9 @@ def _zoo_name(reference: str) -> str:
 
 
 def _differences(plan: Layout, source: Source, one: Measurement) -> Iterator[str]:
-    if source.caveat is not None and (one["probe"] == source.probe and not _has(one, source.unless)):
-        yield source.caveat
+    for place in source.places:
+        if place.caveat is not None and place.probe == one["probe"] and not _has(one, place.unless):
+            yield place.caveat
     config = json.loads(one["config"])
     if source.n is not None and one["n"] not in (0, source.n, source.n_of_task):  # 0: not known
         yield f"{one['n']:,} test items instead of {source.n:,}"

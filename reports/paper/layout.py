@@ -1,5 +1,6 @@
 """How the paper lays its tables out, and which of our measurements belongs in which of their cells."""
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -44,8 +45,9 @@ class Source:
 @dataclass(frozen=True, kw_only=True)
 class Layout:
     """`keys`: (a row's key, its head) of the label columns. `groups`: (head, columns); a column's own head is its name
-    without the group's. `encoders`: printed line -> the zoo's name of the encoder in it. `sweep`: the built-in sweep
-    that holds the protocol. `transposed`: columns are encoders (labels: `encoder_labels` + column), rows are scores.
+    without the group's. `encoders`: printed line -> the zoo's name of the encoder in it; where the lines have
+    several language models, a result needs the line's, too. `sweep`: the built-in sweep that holds the protocol.
+    `transposed`: columns are encoders (labels: `encoder_labels` + column), rows are scores.
     """
 
     caption: str
@@ -150,6 +152,25 @@ def _multimodal_source(column: str) -> Source:
     )
 
 
+_EXPRESSIONS = {
+    "refCOCO val": 10_834, "refCOCO testA": 5_657, "refCOCO testB": 5_095,
+    "refCOCO+ val": 10_758, "refCOCO+ testA": 5_726, "refCOCO+ testB": 4_889,
+    "refCOCOg val": 4_896, "refCOCOg test": 9_602,
+}  # fmt: skip
+"""Of each split as REFER has it: by UNC, refCOCOg's by UMD."""
+
+_GENERATED = "masks of generated answers; the paper's authors give [SEG] (our ciou_forced)"
+
+
+def _referring_source(column: str) -> Source:
+    """What rice lisa eval stored, a result for each split; and what a sweep of the probe refseg has, whose metrics are
+    called SPLIT MEASURE."""
+    name, _, split = column.partition(" ")
+    full, n = f"{name.lower()}_{split}", _EXPRESSIONS[column]
+    swept = Source(probe="refseg", metric=f"{full} ciou", n=n, split=split, times=1.0, caveat=_GENERATED)
+    return dataclasses.replace(swept, probe="lisa-eval", metric="ciou", datasets=(full.lower(),), also=swept)
+
+
 def _ablation(part: str, caption: str, labels: str, columns: tuple[str, ...]) -> Layout:
     detection = {"COCO-Det": _COCO_BOX, "COCO-Seg": _COCO_MASK, "LVIS-Det": _LVIS_BOX, "LVIS-Seg": _LVIS_MASK}
     multimodal = {column: _multimodal_source(column) for column in ("DocVQA", "ChartQA", "InfoVQA", "OCRBench")}
@@ -206,6 +227,15 @@ _LAYOUTS: dict[str, Layout] = {
             ("refCOCOg", ("refCOCOg val", "refCOCOg test")),
         ),
         best="block",
+        sources={column: _referring_source(column) for column in _EXPRESSIONS},
+        sweep="table2",
+        encoders={
+            11: "clip-l14-336",
+            12: "rice-l14-336",
+            15: "clip-l14-336",
+            16: "mlcd-l14-336",
+            17: "rice-l14-336",
+        },
     ),
     "3": Layout(
         caption="Table 3. Detection probe on frozen encoders, average precision (%).",

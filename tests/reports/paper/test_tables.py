@@ -254,6 +254,67 @@ def test_a_sweep_of_the_multimodal_probe_fills_tables_1_and_5d(tmp_path: Path) -
             assert all(cell.difference == pytest.approx(0) for cell in cells)
 
 
+GENERATED = "masks of generated answers; the paper's authors give [SEG] (our ciou_forced)"
+REFERRING = {"refcoco_val": "refCOCO val", "refcoco+_testB": "refCOCO+ testB", "refcocog_test": "refCOCOg test"}
+
+
+@pytest.mark.parametrize(("number", "line"), [(0, 17), (1, 12)])
+def test_a_sweep_of_the_referring_probe_fills_the_block_of_its_language_model(
+    number: int, line: int, tmp_path: Path
+) -> None:
+    """One result holds all splits, its metrics are called SPLIT MEASURE."""
+    own: dict[str, Any] = {"probe": "refseg", "encoder": "ours", "reference": "rice-l14-336", "dataset": "lisa"}
+    own["config"] = protocol_of("table2", number)
+    results = [
+        result(f"{name} ciou", 70.5, seed=i, n=layout("2").sources[column].n or 0, split=name.partition("_")[2], **own)
+        for i, (name, column) in enumerate(REFERRING.items())
+    ]
+    cells = measured(tmp_path, *results)
+    assert [(cell.table, cell.column) for cell in cells] == [("2", column) for column in REFERRING.values()]
+    assert {(cell.line, cell.score.mean, cell.differs) for cell in cells} == {(line, 70.5, (GENERATED,))}
+
+
+@pytest.mark.parametrize(("number", "line"), [(0, 16), (1, None)])
+def test_an_encoder_that_the_paper_has_in_one_framework_alone_is_not_laid_beside_it_from_the_other(
+    number: int, line: int | None, tmp_path: Path
+) -> None:
+    own: dict[str, Any] = {"probe": "refseg", "encoder": "MLCD", "reference": "mlcd-l14-336", "dataset": "lisa"}
+    own["config"] = protocol_of("table2", number)
+    (cell,) = measured(tmp_path, result("refcoco_val ciou", 70.5, n=10_834, split="val", **own))
+    assert (cell.table, cell.line) == ("2", line)
+    assert (cell.printed is None) == (line is None)
+
+
+@pytest.mark.parametrize(("number", "line"), [(0, 17), (1, 12)])
+def test_a_judged_model_stands_beside_the_sweeps_of_its_recipe(number: int, line: int, tmp_path: Path) -> None:
+    """A result a split, measured on a model whose training is in its configuration."""
+    training = {name: value for name, value in protocol_of("table2", number).items() if name not in ("splits", "limit")}
+    own: dict[str, Any] = {"probe": "lisa-eval", "encoder": "ours", "reference": "rice-l14-336"}
+    own["config"] = {"source": "rice lisa eval", "limit": None, "training": training}
+    results = [
+        result(
+            "ciou",
+            60.0,
+            seed=i,
+            n=layout("2").sources[column].n or 0,
+            split=name.partition("_")[2],
+            dataset=name,
+            **own,
+        )
+        for i, (name, column) in enumerate(REFERRING.items())
+    ]
+    cells = measured(tmp_path, *results)
+    expected = [(column, line, (GENERATED,)) for column in REFERRING.values()]
+    assert [(cell.column, cell.line, cell.differs) for cell in cells] == expected
+    assert {cell.score.mean for cell in cells} == {60.0}
+    fewer = result("ciou", 60.0, n=100, split="val", dataset="refcoco_val", **own)
+    (cell,) = measured(tmp_path / "fewer", fewer)
+    assert cell.differs == (GENERATED, "100 test items instead of 10,834")
+    other = own | {"config": own["config"] | {"training": training | {"lm": "mini"}}}
+    (cell,) = measured(tmp_path / "other", result("ciou", 60.0, n=10_834, split="val", dataset="refcoco_val", **other))
+    assert (cell.line, cell.differs) == (None, (GENERATED, f"lm mini instead of {training['lm']}"))
+
+
 def test_hostile_labels_cannot_leave_their_cell(tmp_path: Path) -> None:
     label = r'a & b \input{x} < b> | "c"'
     cells = measured(tmp_path, result("box AP", 0.4, encoder=label))
