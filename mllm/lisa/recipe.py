@@ -68,7 +68,7 @@ def mini() -> LisaConfig:
         stage1=StageConfig(learning_rate=1e-3, tower_rate=0.0, batch=16, warmup=0.05, rows=1000),
         stage2=StageConfig(epochs=0),
         segment=SegmentConfig(
-            steps=650,
+            steps=540,
             batch=8,
             learning_rate=1e-3,
             tower_rate=0.0,
