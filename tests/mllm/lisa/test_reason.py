@@ -52,7 +52,8 @@ def save(root: Path, name: str, shapes: list[Any], text: Any = ("why?",), senten
 
 
 def brute_force(shapes: list[Any]) -> Any:
-    """By areas of single drawings, straight onto one canvas; the order is NumPy's, turned around, as LISA has it."""
+    """By areas of single drawings, straight onto one canvas; the order is NumPy's, turned around, as LISA has
+    it, but of equal areas, where its plain order depends on the machine."""
 
     def draw(canvas_HW: Any, shape: Any, value: int) -> Any:
         points = np.array([shape["points"]], dtype=np.int32)
@@ -62,7 +63,8 @@ def brute_force(shapes: list[Any]) -> Any:
 
     kept = [shape for shape in shapes if shape["label"].lower() != "flag"]
     empty = np.zeros((HEIGHT, WIDTH), dtype=np.uint8)
-    order = np.argsort([int(draw(empty.copy(), shape, 1).sum()) for shape in kept])[::-1].astype(int)
+    areas = [int(draw(empty.copy(), shape, 1).sum()) for shape in kept]
+    order = np.argsort(areas, kind="stable")[::-1].astype(int)
     for shape in (kept[k] for k in order):
         draw(empty, shape, 255 if "ignore" in shape["label"].lower() else 1)
     return empty

@@ -259,13 +259,13 @@ def test_a_rank_that_does_not_lead_saves_and_rebuilds_nothing(
     builds: list[Path] = []
     build = LisaTraining._build
 
-    def counted_build(self: LisaTraining, start: Path, place: str) -> Any:
+    def counted_build(self: LisaTraining, start: Path) -> Any:
         builds.append(start)
-        return build(self, start, place)
+        return build(self, start)
 
     monkeypatch.setattr(LisaTraining, "_build", counted_build)
     monkeypatch.setattr("mllm.lisa.train.train", lambda *_, **__: TrainOutcome(1, 0, 0.0, 1, 1.0, state={}))
-    run._segment(root / "llava", str(root / "sam"), tmp_path / "model", QUIET)
+    run._segment(root / "llava", tmp_path / "model", QUIET)
     assert len(builds) == 1
     assert not (tmp_path / "model").exists()
 
