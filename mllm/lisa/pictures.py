@@ -6,7 +6,6 @@
 `mllm.lisa.sets` writes it. Imports no torch. Shapes: H, W one picture.
 """
 
-import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +13,10 @@ from typing import Any, overload
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from PIL import Image
 
+from mllm.llava.row_groups import RowGroups
 from rice.data.picture import open_picture, turned
 from rice.data.segmentation import Mask, decode_segmentation
 from rice.errors import RiceError
@@ -114,29 +113,20 @@ class Pictures(Sequence[Picture]):
         if self.about.get("format") != FORMAT:
             raise RiceError(f"{folder / ABOUT} is of another version of this program; prepare the set anew")
         self.root = root if root is not None else Path(self.about["root"])
-        self._open()
-
-    def _open(self) -> None:
-        try:
-            self._file = pq.ParquetFile(self.folder / TABLE, memory_map=True)
-        except (pa.ArrowException, OSError) as error:
-            reason = " ".join(str(error).split())[:200]
-            raise RiceError(f"cannot read {self.folder / TABLE} ({reason}); prepare the set anew") from error
-        if self._file.metadata.num_rows != self.about["counts"]["pictures"]:
-            raise RiceError(f"{self.folder / TABLE} is not the one that {ABOUT} describes; prepare the set anew")
-        self._lock = threading.Lock()
-        self._group: tuple[int, Any] = (-1, None)
+        self._groups = RowGroups(
+            folder / TABLE,
+            size=PICTURES_PER_GROUP,
+            count=self.about["counts"]["pictures"],
+            described_by=ABOUT,
+            remedy="prepare the set anew",
+        )
         self._map: tuple[str | None, Any] = (None, None)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: self.__dict__[name] for name in ("folder", "about", "root")}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state)
-        self._open()
+        return {**vars(self), "_map": (None, None)}
 
     def __len__(self) -> int:
-        return int(self._file.metadata.num_rows)
+        return len(self._groups)
 
     @overload
     def __getitem__(self, index: int) -> Picture: ...
@@ -146,18 +136,10 @@ class Pictures(Sequence[Picture]):
         """Picture `index`. Errors: IndexError."""
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
-        group, offset = divmod(range(len(self))[index], PICTURES_PER_GROUP)
-        return _picture(self._table(group).slice(offset, 1).to_pylist()[0])
-
-    def _table(self, group: int) -> Any:
-        with self._lock:
-            if self._group[0] != group:
-                self._group = (group, self._file.read_row_group(group, use_threads=False))
-            return self._group[1]
+        return _picture(self._groups.row(index))
 
     def __iter__(self) -> Iterator[Picture]:
-        for group in range(self._file.metadata.num_row_groups):
-            yield from map(_picture, self._table(group).to_pylist())
+        return map(_picture, self._groups)
 
     def fingerprint(self) -> str:
         """SHA-256 of all pictures' paths, sizes and targets, and of what their label maps held; not of the pictures'

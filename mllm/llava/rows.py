@@ -7,16 +7,15 @@
 `rice llava prepare` writes it. Imports no torch.
 """
 
-import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, overload
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from PIL import Image, ImageOps
 
+from mllm.llava.row_groups import RowGroups
 from rice.data.picture import DECODER_ERRORS, open_picture
 from rice.errors import RiceError
 from rice.files import read_object, safe_join
@@ -83,28 +82,16 @@ class Rows(Sequence[Row]):
         if self.prepared.get("format") != FORMAT:
             raise RiceError(f"{folder / PREPARED} is of another version of this program; prepare the rows anew")
         self.images = images if images is not None else Path(self.prepared["images"])
-        self._open()
-
-    def _open(self) -> None:
-        try:
-            self._file = pq.ParquetFile(self.folder / ROWS, memory_map=True)
-        except (pa.ArrowException, OSError) as error:
-            reason = " ".join(str(error).split())[:200]
-            raise RiceError(f"cannot read {self.folder / ROWS} ({reason}); prepare the rows anew") from error
-        if self._file.metadata.num_rows != self.prepared.get("kept"):
-            raise RiceError(f"{self.folder / ROWS} is not the one that {PREPARED} describes; prepare the rows anew")
-        self._lock = threading.Lock()
-        self._group: tuple[int, Any] = (-1, None)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name not in ("_file", "_lock", "_group")}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state)
-        self._open()
+        self._groups = RowGroups(
+            folder / ROWS,
+            size=ROWS_PER_GROUP,
+            count=self.prepared.get("kept"),
+            described_by=PREPARED,
+            remedy="prepare the rows anew",
+        )
 
     def __len__(self) -> int:
-        return int(self._file.metadata.num_rows)
+        return len(self._groups)
 
     @overload
     def __getitem__(self, index: int) -> Row: ...
@@ -114,19 +101,10 @@ class Rows(Sequence[Row]):
         """Row `index`. Errors: IndexError."""
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
-        place = range(len(self))[index]
-        group, offset = divmod(place, ROWS_PER_GROUP)
-        return _row(self._table(group).slice(offset, 1).to_pylist()[0])
-
-    def _table(self, group: int) -> Any:
-        with self._lock:
-            if self._group[0] != group:
-                self._group = (group, self._file.read_row_group(group, use_threads=False))
-            return self._group[1]
+        return _row(self._groups.row(index))
 
     def __iter__(self) -> Iterator[Row]:
-        for group in range(self._file.metadata.num_row_groups):
-            yield from map(_row, self._table(group).to_pylist())
+        return map(_row, self._groups)
 
     def fingerprint(self) -> str:
         """SHA-256 of all ids, turns, image paths and sizes, as they were prepared; not of the pictures' pixels."""
