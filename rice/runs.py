@@ -19,9 +19,18 @@ def same_run(folder: Path, facts: Mapping[str, object]) -> None:
         found = read_object(path)
         wrong = [name for name in facts if found.get(name) != facts[name]]
         if wrong:
-            was, now = found.get(wrong[0]), facts[wrong[0]]
-            raise RiceError(f"{folder} holds another run: its {wrong[0]} is {was!r}, not {now!r}; name another --out")
+            name, was, now = _first_difference(wrong[0], found.get(wrong[0]), facts[wrong[0]])
+            raise RiceError(f"{folder} holds another run: its {name} is {was!r}, not {now!r}; name another --out")
     write_json(path, dict(facts))
+
+
+def _first_difference(name: str, was: object, now: object) -> tuple[str, object, object]:
+    """Name and values of the first field that differs, however deep: two whole configurations say nothing."""
+    if isinstance(was, Mapping) and isinstance(now, Mapping):
+        for key in sorted({*was, *now}, key=str):
+            if was.get(key) != now.get(key):
+                return _first_difference(f"{name} {key}", was.get(key), now.get(key))
+    return name, was, now
 
 
 def refuse_other(folder: Path, facts: Mapping[str, object], scratch: str) -> None:

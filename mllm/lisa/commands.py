@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from mllm.lisa.config import DECODER, PROJECTOR, PROMPT, LisaConfig
 from mllm.lisa.facts import FACTS as LISA_FACTS
+from mllm.lisa.mixture import KINDS
 from mllm.lisa.recipe import RECIPES
 from mllm.llava.facts import FACTS as LLAVA_FACTS
 from mllm.llava.facts import LlavaFacts, lm_digest
@@ -67,7 +68,10 @@ def train(
     from mllm.lisa.material import LisaMaterial
 
     if (encoder is None) == (llava is None):
-        raise RiceError("expected an encoder to train around or a model to begin with: --encoder NAME or --llava MODEL")
+        raise RiceError(
+            "expected an encoder to train around, --encoder NAME, or a model to begin with, --llava MODEL, got "
+            + ("neither" if encoder is None else "both; leave one out")
+        )
     material = LisaMaterial(data)
     config = recipe if llava is None else _as_begun(recipe, llava)
     if encoder is not None:
@@ -181,10 +185,10 @@ def _report(training: "LisaTraining", made: Path, out: Path) -> None:
 def _plan(config: LisaConfig, material: "LisaMaterial", begins: str) -> str:
     stage = config.segment
     samples = stage.steps * stage.batch
-    kinds = ", ".join(
-        f"{share} of {name}"
-        for share, name in zip(stage.mixture, ("classes", "expressions", "questions", "reasoning"), strict=True)
-    )
+    there = {one.kind for one in material.training()} | ({"vqa"} if material.llava is not None else set())
+    named = zip(KINDS, stage.mixture, ("classes", "expressions", "questions", "reasoning"), strict=True)
+    shares = {name: share for kind, share, name in named if share and kind in there}
+    kinds = ", ".join(f"{share / sum(shares.values()):.0%} {name}" for name, share in shares.items())
     learns = f"adapters of rank {stage.lora} on {stage.lora_layers}, token tables" if stage.lora else "all of it"
     return "\n".join(
         [

@@ -10,6 +10,8 @@ from rice.errors import RiceError
 from rice.files import read_object, write_json
 
 FACTS = "rice_lisa.json"
+_MODEL = "model"
+"""Where `rice lisa train` puts it, in its --out."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +41,8 @@ class LisaFacts:
     def read(cls, folder: Path) -> Self:
         """Errors: RiceError where there are none, or another version's."""
         if not (folder / FACTS).is_file():
-            raise RiceError(f"expected a model of rice lisa train, found no {folder / FACTS}")
+            hint = f"; is it {folder / _MODEL}?" if (folder / _MODEL / FACTS).is_file() else ""
+            raise RiceError(f"expected a model of rice lisa train, found no {folder / FACTS}{hint}")
         stored = read_object(folder / FACTS)
         fields = {field.name for field in dataclasses.fields(cls)}
         if stored.keys() != fields:

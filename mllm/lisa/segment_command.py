@@ -40,7 +40,8 @@ def segment(
     asked = Asked(most=max_new_tokens)
     texts = [text.strip() for text in expressions]
     if not texts or not all(texts):
-        raise RiceError("expected a text that says what to segment, got an empty one")
+        found = "an empty one" if texts else "none"
+        raise RiceError(f'expected a text that says what to segment after the picture, got {found}; e.g. "the red box"')
     import numpy as np
     from PIL import Image, ImageOps
 

@@ -64,8 +64,8 @@ def _reach(repository: str) -> None:
         fetch(repository, "config.json")
     except RiceError as error:
         raise RiceError(
-            f"cannot reach {repository} on the model hub; download it on a networked machine and pass its folder as "
-            "--sam-checkpoint, or take --proposals segments, which needs no weights"
+            f"cannot reach {repository} on the model hub; download it on a networked machine and give its folder "
+            "instead"
         ) from error
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mllm.lisa.config import LisaConfig
-from mllm.lisa.facts import FACTS
+from mllm.lisa.facts import FACTS, LisaFacts
 from mllm.llava.facts import FACTS as LLAVA_FACTS
 from mllm.llava.facts import LlavaFacts, lm_digest
 from rice.cli import main
@@ -52,6 +52,31 @@ def test_only_a_model_of_llava_train_may_be_begun_with(
     assert "has learnt to segment" in " ".join(refused(asked, capsys).split())
 
 
+def test_what_a_training_begins_with_is_given_once(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = words(root, root / "data", tmp_path / "out")
+    assert "got both; leave one out" in " ".join(refused([*asked, "--encoder", "mini-s8-128"], capsys).split())
+    neither = [word for word in asked if word not in ("--llava", str(root / "llava"))]
+    assert "got neither" in " ".join(refused(neither, capsys).split())
+
+
+def test_another_training_in_the_folder_is_told_by_the_field_that_differs(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = words(root, root / "data", tmp_path / "out", "--segment.mixture", "9", "3", "0", "1")
+    main(asked)
+    said = " ".join(refused([*asked, "--segment.ce", "0.5"], capsys).split())
+    assert "holds another run: its config segment ce is 1.0, not 0.5; name another --out" in said
+
+
+def test_the_folder_above_a_model_is_answered_by_its_name(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / FACTS).write_text("{}")
+    with pytest.raises(RiceError, match=f"found no {tmp_path}/{FACTS}; is it {tmp_path}/model"):
+        LisaFacts.read(tmp_path)
+
+
 def test_a_dry_run_says_every_rate_and_refuses_data_that_nothing_could_learn_from(
     root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -59,6 +84,7 @@ def test_a_dry_run_says_every_rate_and_refuses_data_that_nothing_could_learn_fro
     said = capsys.readouterr().out
     assert "projector at 2e-05; prompts at 0.0003; mask decoder" in said
     assert "at 0.0008" in said
+    assert "4 samples: 50% expressions, 50% questions\n" in said  # of the kinds that are there
     (tmp_path / "empty").mkdir()
     assert "expected sets to segment" in refused(words(root, tmp_path / "empty", tmp_path / "out", "--dry-run"), capsys)
 

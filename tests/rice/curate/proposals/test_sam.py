@@ -232,7 +232,7 @@ def test_a_repository_that_cannot_be_reached_is_named_with_what_to_do(monkeypatc
         raise RiceError("no network")
 
     monkeypatch.setattr(sam, "fetch", refuse)
-    with pytest.raises(RiceError, match=r"cannot reach nobody/none on the model hub.*folder as --sam-checkpoint"):
+    with pytest.raises(RiceError, match=r"cannot reach nobody/none on the model hub.*give its folder instead"):
         load_sam("nobody/none", "cpu")
 
 
