@@ -33,7 +33,7 @@ _LAYOUTS = {
 _OBJECTS_AND_WORDS: dict[Layout, dict[str, tuple[int, int]]] = {
     "icdar": {"words": (8, 12)},  # about half of them find room
     "llava": {"objects": (1, 4), "words": (1, 1)},
-    "refer": {"objects": (3, 6), "words": (0, 0)},
+    "refer": {"objects": (3, 5), "words": (0, 0)},
 }
 """Fewest and most in a scene of a layout that asks for other scenes than the rest."""
 

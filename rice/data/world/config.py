@@ -58,10 +58,10 @@ _SCENES: dict[Layout, tuple[dict[str, Any], ...]] = {
         _LARGE_THINGS,
         _PLAIN_SCENES | {"objects": (0, 0), "words": (1, 1), "digits": True, "em": (0.45, 0.58)},
     ),
-    "refer": (_LARGE_THINGS,),
+    "refer": (_LARGE_THINGS | {"radius": (0.17, 0.30)},),
 }
 """What a layout's scenes have that others have not; where there are several kinds, they take turns. Of llava: few large
-things, all of which can be named; or a digit. Of refer: such things only."""
+things, all of which can be named; or a digit. Of refer: larger ones, for a segmenter of a million parameters."""
 
 _STAMP = "world.json"
 _SIZES = (64, 2048)
