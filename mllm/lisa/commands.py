@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated
 
 from mllm.lisa.config import DECODER, PROJECTOR, PROMPT, LisaConfig
 from mllm.lisa.facts import FACTS as LISA_FACTS
-from mllm.lisa.mixture import KINDS
 from mllm.lisa.recipe import RECIPES
 from mllm.llava.facts import FACTS as LLAVA_FACTS
 from mllm.llava.facts import LlavaFacts, lm_digest
@@ -183,6 +182,8 @@ def _report(training: "LisaTraining", made: Path, out: Path) -> None:
 
 
 def _plan(config: LisaConfig, material: "LisaMaterial", begins: str) -> str:
+    from mllm.lisa.mixture import KINDS  # which imports torch
+
     stage = config.segment
     samples = stage.steps * stage.batch
     there = {one.kind for one in material.training()} | ({"vqa"} if material.llava is not None else set())
