@@ -4,7 +4,7 @@ Shapes: S seeds, N items, R replicates.
 """
 
 import functools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,17 +59,28 @@ class Resampler:
         for key in progress.track(stored, "resample items") if stored else ():
             self._known[key] = self._read(new[key], items_path(self.home, key))
 
-    def summary(self, cell: Cell, runs: Sequence[Run], minus: Sequence[Run] | None = None) -> Estimate:
-        """Of one encoder's seeds; or, with `minus`, of paired differences to another's, seed by seed."""
-        values_S = [run.value for run in runs]
+    def summary(
+        self,
+        cell: Cell,
+        runs: Sequence[Run],
+        minus: Sequence[Run] | None = None,
+        groups: Sequence[Hashable] | None = None,
+    ) -> Estimate:
+        """Of one encoder's seeds; or, with `minus`, of paired differences to another's, seed by seed.
+
+        groups: where several runs are not independent, the seed that each belongs to; they are averaged first.
+        """
+        values_S = np.array([run.value for run in runs])
         if minus is not None:
-            values_S = [run.value - other.value for run, other in zip(runs, minus, strict=True)]
+            values_S = np.array([run.value - other.value for run, other in zip(runs, minus, strict=True)])
         drawn = self._drawn(cell, [*runs, *(minus or ())])
         if drawn is None:
-            return summary(values_S)
+            return summary(_averaged(values_S, groups))
         draws_SR = cell.factor * np.stack([part.values for part in drawn])
         first_SR = draws_SR[: len(runs)]
-        return summary(values_S, first_SR if minus is None else first_SR - draws_SR[len(runs) :], drawn[0].count)
+        if minus is not None:
+            first_SR = first_SR - draws_SR[len(runs) :]
+        return summary(_averaged(values_S, groups), _averaged(first_SR, groups), drawn[0].count)
 
     def _drawn(self, cell: Cell, runs: Sequence[Run]) -> list[Replicates] | None:
         """The replicates of all runs, where they are of the same items and are the stored metric."""
@@ -133,6 +144,14 @@ def draws(count: int, resamples: int, seed: int) -> Iterator[Values]:
         rows = min(_AT_ONCE, resamples - start)
         drawn = rng.integers(count, size=(rows, count)) + count * np.arange(rows)[:, None]
         yield np.bincount(drawn.ravel(), minlength=rows * count).reshape(rows, count).astype(np.float64)
+
+
+def _averaged(values_S: Values, groups: Sequence[Hashable] | None) -> Values:
+    """The mean of each group's rows, groups in the order in which they come; without groups the rows."""
+    if groups is None:
+        return values_S
+    names = list(dict.fromkeys(groups))
+    return np.stack([values_S[[group == name for group in groups]].mean(axis=0) for name in names])
 
 
 @functools.cache

@@ -343,6 +343,26 @@ def test_a_difference_is_resampled_pair_by_pair(tmp_path: Path) -> None:
     assert (found.mean, found.items) == (pytest.approx(difference.mean()), 40)
 
 
+def test_runs_of_one_group_are_averaged_before_groups_are_compared(tmp_path: Path) -> None:
+    """Two trainings with two heads each are two seeds, of means; not four."""
+    right = np.random.default_rng(11).random((4, 40)) < 0.6
+    for seed, row in enumerate(right):
+        put_knn(tmp_path, "a", row, row, seed=seed)
+    stored, resampler = measured(load(tmp_path)), Resampler(tmp_path, 200)
+    cell = next(cell for cell in stored.scores["a"] if cell.metric == "knn top-1")
+    runs = [run for _, run in sorted(stored.scores["a"][cell].items())]
+    resampler.prepare([("knn", run.key) for run in runs], SilentProgress())
+    found = resampler.summary(cell, runs, groups=["x", "y", "x", "y"])
+    means = 100 * (right[:2] + right[2:].astype(float)) / 2
+    order = sorted(range(40), key=str)
+    expected = summary(means.mean(1), means[:, order] @ np.concatenate(list(draws(40, 200, 0))).T / 40, 40)
+    assert found.error == pytest.approx(expected.error)
+    assert found.freedom == pytest.approx(expected.freedom)
+    assert (found.mean, found.seeds) == (pytest.approx(means.mean()), 2)
+    each = resampler.summary(cell, runs, groups=range(4))
+    assert each.error == pytest.approx(resampler.summary(cell, runs).error)
+
+
 def test_intervals_leave_other_units_as_they_are_and_need_items_of_every_seed(tmp_path: Path) -> None:
     for seed, value in enumerate((-1.0, 2.0, 5.0)):
         put(tmp_path, "b", [metric("error", value, unit="px")], seed=seed)
