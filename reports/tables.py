@@ -132,14 +132,14 @@ def _notes(placed: Mapping[Place, Measurement], columns: Sequence[tuple[str, ...
     most = max(one.score.seeds for one in placed.values())
     names = {place: ", ".join(" / ".join(labels) for labels in place) for place in placed}
     return [
-        *_briefly(said),
+        *briefly(said),
         f"Mean ± standard deviation (ddof 1) over {most} seeds." if most > 1 else "One seed.",
         *(f"{names[p]}: {one.score.seeds} of {most} seeds." for p, one in placed.items() if one.score.seeds < most),
         *(f"{names[p]}: n = {placed[p].items} of {items}, not ranked." for p, items in _partial(placed).items()),
     ]
 
 
-def _briefly(said: Mapping[str, Sequence[str]]) -> Iterator[str]:
+def briefly(said: Mapping[str, Sequence[str]]) -> Iterator[str]:
     """The columns' notes. What a probe does for all of its metrics alike is said at the first of them."""
     first: dict[str, str] = {}
     for text, labels in said.items():
