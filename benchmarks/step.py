@@ -139,6 +139,7 @@ def _batch(config: Config, device: torch.device) -> Batch:
         object_labels=labels,
         ocr_labels=none,
         image_labels=none[:, 0],
+        captions=torch.zeros(config.batch, 0, dtype=torch.int64),
         samples=torch.arange(config.batch),
         corrupt=torch.zeros(config.batch, dtype=torch.bool),
         reasons=(),

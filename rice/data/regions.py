@@ -6,6 +6,7 @@ workers, nor what was drawn for another picture, nor numpy's version changes the
 """
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -33,8 +34,15 @@ class Crop(NamedTuple):
 class Draws:
     """Uniform numbers in [0, 1) of one (seed, epoch, sample): Philox keyed by the three, read as 53 bits each."""
 
-    def __init__(self, seed: int, epoch: int, sample: int) -> None:
-        self._bits = np.random.Philox(key=(seed & (1 << 64) - 1) << 64 | (epoch & 0xFF_FFFF) << 40 | sample)
+    def __init__(self, seed: int, epoch: int, sample: int, *, counter: int = 0) -> None:
+        """counter: where in the generator's 2^256 blocks the numbers begin."""
+        self._of = seed, epoch, sample
+        key = (seed & (1 << 64) - 1) << 64 | (epoch & 0xFF_FFFF) << 40 | sample
+        self._bits = np.random.Philox(key=key, counter=counter)
+
+    def apart(self) -> "Draws":
+        """Numbers of the same sample from half the period ahead: drawing them leaves what else it shows as it is."""
+        return Draws(*self._of, counter=1 << 255)
 
     def uniform(self, count: int) -> NDArray[np.float64]:
         """(count,) float64."""
@@ -110,6 +118,13 @@ def balanced(count: int, wanted: int, draws: Draws) -> Indices:
         return order[:wanted]
     repeats = (uniforms[2 * count :] * count).astype(np.int64)
     return np.concatenate([order, repeats])
+
+
+def draw_caption(captions: Sequence[str], draws: Draws) -> str:
+    """One of `captions`, "" of none."""
+    if not captions:
+        return ""
+    return captions[int(draws.apart().uniform(1)[0] * len(captions))]
 
 
 def draw_positives(tokens: NDArray[np.int32], wanted: int, draws: Draws) -> Indices:

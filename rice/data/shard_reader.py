@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from rice.data.blobs import Blob, location_of
-from rice.data.shards import DATASET, FORMAT, NO_LABEL, SCHEMA, DatasetInfo, ShardInfo
+from rice.data.shards import CAPTIONS, DATASET, FORMAT, NO_LABEL, SCHEMA, DatasetInfo, ShardInfo
 from rice.errors import RiceError
 from rice.files import sha256_json
 
@@ -29,7 +29,10 @@ _HEADER = 512
 
 
 class Record(NamedTuple):
-    """One sample's annotations; see `rice.data.shards.Annotations`. tokens: arrays of ids."""
+    """One sample's annotations; see `rice.data.shards.Annotations`. tokens: arrays of ids.
+
+    captions: none where the shard was not asked for them.
+    """
 
     key: str
     width: int
@@ -38,11 +41,12 @@ class Record(NamedTuple):
     labels: NDArray[np.int32]
     tokens: list[NDArray[np.int32]]
     image_labels: NDArray[np.int32]
+    captions: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
 class Sidecar:
-    """A shard's annotations in packed arrays: about 100 bytes a sample and 20 a region."""
+    """A shard's annotations in packed arrays: about 100 bytes a sample and 20 a region, and captions as they are."""
 
     keys: pa.StringArray
     suffixes: pa.StringArray
@@ -57,9 +61,11 @@ class Sidecar:
     tokens: NDArray[np.int32]
     image_labels_at: NDArray[np.int64]
     image_labels: NDArray[np.int32]
+    captions: pa.ListArray | None
+    """None where they were not asked for, or the shard has none."""
 
     def record(self, row: int) -> Record:
-        """The annotations of one sample: views, not copies."""
+        """The annotations of one sample: views, not copies, but for the captions, which are decoded here."""
         begin, end = self.regions_at[row : row + 2].tolist()
         first, last = self.image_labels_at[row : row + 2].tolist()
         bounds = self.tokens_at[begin : end + 1].tolist()
@@ -73,6 +79,7 @@ class Sidecar:
             self.labels[begin:end],
             tokens,
             self.image_labels[first:last],
+            () if self.captions is None else tuple(self.captions[row].as_py()),
         )
 
 
@@ -81,10 +88,14 @@ class Shard:
 
     Errors of all methods: RiceError in one line that names the file: missing, truncated, not what dataset.json says,
     a sidecar of another tar, a label that is not below the number of classes.
+    captions: whether to read them, too.
     """
 
-    def __init__(self, location: str, info: ShardInfo, object_classes: int, ocr_classes: int) -> None:
+    def __init__(
+        self, location: str, info: ShardInfo, object_classes: int, ocr_classes: int, *, captions: bool = False
+    ) -> None:
         self.info = info
+        self._captions = captions
         self._classes = object_classes, ocr_classes
         self._tar = Blob(location, f"{info.name}.tar")
         self._parquet = Blob(location, f"{info.name}.parquet")
@@ -98,7 +109,7 @@ class Shard:
                 f"{self._tar.path} has {size} bytes, {DATASET} says {self.info.tar_bytes}; it is cut off or another "
                 f"file: get a whole copy"
             )
-        sidecar = _parse(self._parquet.path, self._parquet.read_all())
+        sidecar = _parse(self._parquet.path, self._parquet.read_all(), captions=self._captions)
         _check(self._parquet.path, sidecar, self.info, self._classes)
         return sidecar
 
@@ -182,14 +193,19 @@ def _count(entry: Any, name: str, least: int) -> int:
     return value
 
 
-def _parse(path: str, content: bytes) -> Sidecar:
+def _parse(path: str, content: bytes, *, captions: bool) -> Sidecar:
+    fields = [*SCHEMA, CAPTIONS] if captions else [*SCHEMA]
     try:
-        table = pq.read_table(io.BytesIO(content))
-        columns = {f.name: table[f.name].combine_chunks().cast(f.type) for f in SCHEMA}
+        file = pq.ParquetFile(io.BytesIO(content))
+        there = [f for f in fields if f is not CAPTIONS or CAPTIONS.name in file.schema_arrow.names]
+        table = file.read(columns=[f.name for f in there])
+        columns = {f.name: table[f.name].combine_chunks().cast(f.type) for f in there}
     except (pa.ArrowException, OSError, KeyError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise RiceError(f"{path} is not a shard's sidecar ({reason[:200]}); is it whole?") from error
+    texts = columns.get(CAPTIONS.name)
     empty = [name for name, column in columns.items() if column.null_count]
+    empty += [CAPTIONS.name] if texts is not None and texts.flatten().null_count else []
     if empty:
         raise RiceError(f"{path}: expected a value in every row, column {empty[0]!r} has none in some; write it anew")
     regions_S, boxes = _unpack(columns["boxes"])
@@ -212,6 +228,7 @@ def _parse(path: str, content: bytes) -> Sidecar:
         tokens.to_numpy(),
         image_labels_at,
         image_labels.to_numpy(),
+        texts,
     )
 
 

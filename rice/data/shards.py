@@ -49,9 +49,12 @@ SCHEMA = pa.schema(
     ]
 )
 """Columns of a sidecar. offset, length: of the picture's bytes in the tar."""
+CAPTIONS = pa.field("captions", pa.list_(pa.string()))
+"""One more column, in sidecars of which any picture has a caption."""
 
 _KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,90}")
 _SUFFIX = re.compile(r"[a-z0-9]{1,8}")
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -61,7 +64,7 @@ class Annotations:
     key: letters, digits, _ and -; unique in its data set. suffix: jpg, png, ... width, height: of the upright picture.
     boxes: (R, 4) uint16, whole pixels, inside the picture, not empty. labels: object class of each
     region, -1 for none. tokens: ids of the text in each region, may be empty. scores: confidence of each region.
-    image_labels: most prominent first.
+    image_labels: most prominent first. captions: texts of the whole picture, any number.
     """
 
     key: str
@@ -73,6 +76,7 @@ class Annotations:
     tokens: list[list[int]] = field(default_factory=list)
     scores: list[float] = field(default_factory=list)
     image_labels: list[int] = field(default_factory=list)
+    captions: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -149,13 +153,14 @@ def write_sidecar(
 ) -> ShardInfo:
     """Write NAME.parquet beside NAME.tar: `sidecar_row`s with the picture's offset and length in the tar.
 
-    extra: columns beside SCHEMA's, which readers of shards pass over. Errors: RiceError where there is no row, or two
-    have one key.
+    extra: columns beside the shard's own, which readers of shards pass over. Errors: RiceError where there is no row,
+    or two have one key.
     """
     _distinct(name, rows)
     tar_bytes = (folder / f"{name}.tar").stat().st_size
     metadata = {IDENTITY_KEY: f"{tar_bytes} {identity}".encode()}
-    schema = pa.schema([*SCHEMA, *extra], metadata=metadata)
+    own = [*SCHEMA, CAPTIONS] if any(row["captions"] for row in rows) else [*SCHEMA]
+    schema = pa.schema([*own, *extra], metadata=metadata)
     table = pa.Table.from_pylist(list(rows), schema=schema)
     with atomic_path(folder / f"{name}.parquet") as path:
         pq.write_table(table, path, compression="zstd")
@@ -198,6 +203,7 @@ def sidecar_row(sample: Annotations) -> dict[str, Any]:
         "tokens": len(sample.tokens) != count or any(min(ids, default=0) < 0 for ids in sample.tokens),
         "scores": len(sample.scores) != count,
         "image_labels": min(sample.image_labels, default=0) < 0,
+        "captions": not all(map(_is_text, sample.captions)),
     }
     wrong = [name for name, bad in problems.items() if bad]
     if wrong:
@@ -214,7 +220,13 @@ def sidecar_row(sample: Annotations) -> dict[str, Any]:
         "tokens": sample.tokens,
         "scores": sample.scores,
         "image_labels": sample.image_labels,
+        "captions": sample.captions,
     }
+
+
+def _is_text(caption: object) -> bool:
+    """Half of a surrogate pair, which broken JSON holds, is none: Parquet's text is UTF-8."""
+    return isinstance(caption, str) and not _SURROGATE.search(caption)
 
 
 def _distinct(name: str, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -37,7 +37,7 @@ class RegionStream:
         self.classes = next((info.classes for _, info in located if info.classes), ())
         self.fingerprint = fingerprint([info for _, info in located])
         self._shards = [
-            Shard(location, shard, info.object_classes, info.ocr_classes)
+            Shard(location, shard, info.object_classes, info.ocr_classes, captions=config.context > 0)
             for location, info in located
             for shard in info.shards
         ]
@@ -58,6 +58,10 @@ class RegionStream:
         if not listed:
             raise RiceError("expected at least one folder of shards, got none")
         return cls([read_dataset(folder) for folder in listed], config, seed)
+
+    def captioned(self) -> bool:
+        """Whether any shard has captions, and they are read: of the first that has, no further one is opened."""
+        return any(self._open(number).sidecar.captions is not None for number in range(len(self._shards)))
 
     def keys(self, samples: Sequence[int] | Tensor) -> list[str]:
         """SHARD:KEY of some samples, for messages."""
