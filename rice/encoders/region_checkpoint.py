@@ -6,6 +6,7 @@ may drop it: dense features need no region layers.
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import cast
 
@@ -76,17 +77,22 @@ def attach(vit: ViT, file: Path) -> RiceModel:
     with torch.device("meta"):
         model = RiceModel(vit.config, config)
     model.vit = vit
-    expected = {name: value.shape for name, value in model.state_dict().items() if not name.startswith(_TOWER)}
-    wrong = list(expected.keys() ^ tensors.keys())
-    wrong += [name for name in expected.keys() & tensors.keys() if expected[name] != tensors[name].shape]
-    if wrong:
-        raise RiceError(
-            f"{file} does not fit its tower of width {vit.config.width}: {len(wrong)} tensors missing, unexpected or "
-            f"mis-shaped ({shortened(sorted(wrong))}); take both from one training"
-        )
+    own = {name: value for name, value in model.state_dict().items() if not name.startswith(_TOWER)}
+    check_fit(own, tensors, file, vit.config.width)
     values = {name: value.float() for name, value in tensors.items()}
     model.load_state_dict(values | {_TOWER + name: value for name, value in vit.state_dict().items()}, assign=True)
     return model.eval()
+
+
+def check_fit(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor], file: Path, width: int) -> None:
+    """Errors: RiceError naming tensors in which a file beside a tower differs from a network of that width."""
+    wrong = list(own.keys() ^ tensors.keys())
+    wrong += [name for name in own.keys() & tensors.keys() if own[name].shape != tensors[name].shape]
+    if wrong:
+        raise RiceError(
+            f"{file} does not fit its tower of width {width}: {len(wrong)} tensors missing, unexpected or mis-shaped "
+            f"({shortened(sorted(wrong))}); take both from one training"
+        )
 
 
 def _read(file: Path) -> tuple[RegionConfig, dict[str, Tensor]]:

@@ -13,12 +13,10 @@ from rice.data.stream import RegionStream
 from rice.errors import RiceError
 from rice.files import format_bytes, sha256_file, sha256_json, write_json
 from rice.loss import CenterBank
-from rice.model.region import RiceModel
-from rice.model.vit import ViT
 from rice.train.config import TrainConfig
 from rice.train.cost import classifier_gflops, forward_gflops
 from rice.train.final import load_centers, load_tower, new_tower, write_final
-from rice.train.learner import Learner, uses_bf16
+from rice.train.learner import Learner, Tower, uses_bf16
 from rice.train.loop import CHECKPOINTS, METRICS, Run, resume
 from rice.train.metrics import read_lines
 from rice.train.picture import draw_course
@@ -34,6 +32,10 @@ def bank_classes(config: TrainConfig, stream: RegionStream) -> dict[str, int]:
 
     Errors: RiceError where the data has no labels for the target, or another K than the recipe asks for.
     """
+    if config.target == "captions":
+        if not stream.captioned():
+            raise RiceError("the data has no captions: nothing to learn; see rice.data.shards.Annotations.captions")
+        return {}
     found = {"object": stream.object_classes, "ocr": stream.ocr_classes}
     if config.target == "image":
         found = {"image": stream.object_classes}
@@ -63,21 +65,30 @@ def plan(config: TrainConfig, data: Path, out: Path, val: Path | None, init: Pat
     exaflops = 3 * (tower_gf + classifier_gf) * config.samples / 1e9
     lines = [
         f"tower     {config.tower}: {vit.depth} blocks of {vit.width}, {config.size} px, {vit.tokens} tokens",
-        f"learns    {config.target}, {config.loss.form} loss, {config.loss.margin_type} margin {config.loss.margin}, "
-        f"scale {config.loss.scale:g}",
+        f"learns    {config.target}, {_told(config)}",
         *(f"classes   {name}: {count:,}" for name, count in classes.items()),
         f"data      {data}: {stream.samples:,} images; {config.samples:,} seen, "
         f"{config.samples / stream.samples:,.1f} epochs",
         f"steps     {config.steps:,} of {config.batch:,} images",
         f"start     {init if init is not None else 'random weights'}",
-        f"cost      {tower_gf:.2f} + {classifier_gf:.2f} GFLOPs forward per image (tower + classifier), "
-        f"{exaflops:,.3g} EFLOPs in all",
-        f"centres   {format_bytes(centre_bytes)} with their moments, over all ranks",
+        f"cost      {tower_gf:.2f} + {classifier_gf:.2f} GFLOPs forward per image "
+        f"({'tower' if classes else 'towers'} + classifier), {exaflops:,.3g} EFLOPs in all",
+        *([f"centres   {format_bytes(centre_bytes)} with their moments, over all ranks"] if classes else []),
         f"writes    {out / METRICS}, {out / CHECKPOINTS}, {out / FINAL}",
     ]
     if val is not None:
         lines.append(f"validates on {val}")
     return "\n".join(lines)
+
+
+def _told(config: TrainConfig) -> str:
+    """The loss."""
+    loss, text = config.loss, config.text
+    if config.target == "captions":
+        return (
+            f"CLIP's loss; text tower of {text.layers} blocks of {text.width}, captions of up to {text.context} tokens"
+        )
+    return f"{loss.form} loss, {loss.margin_type} margin {loss.margin}, scale {loss.scale:g}"
 
 
 def run(config: TrainConfig, data: Path, out: Path, val: Path | None, init: Path | None) -> None:
@@ -134,7 +145,7 @@ def report(out: Path) -> str:
 
 def start(
     config: TrainConfig, classes: Mapping[str, int], init: Path | None, world: World
-) -> tuple[RiceModel | ViT, dict[str, CenterBank]]:
+) -> tuple[Tower, dict[str, CenterBank]]:
     """Tower and banks before the first step: random by the seed, the same on every rank, or those of `init`.
 
     Errors: RiceError where `init` is another tower, or has centres of other classes.

@@ -23,14 +23,15 @@ def train(
     RECIPE ... with the same flags. Killed at any instant, the same command resumes, on any number of ranks.
 
     OUT/metrics.jsonl: a line a step; OUT/checkpoints: the last few; OUT/final: the trained encoder with its region
-    layers and centres, which rice:OUT/final loads, rice regions uses and a later stage starts from (--init).
+    layers and centres, or text tower, which rice:OUT/final loads, rice regions uses and a later stage starts from
+    (--init).
     Two stages: rice train b16-224 --data SHARDS --out A; rice train b16-512 --init A/final --data SHARDS --out B.
 
     Args:
         data: Folder of shards (dataset.json, *.tar, *.parquet).
         out: Folder to write; the same one resumes.
         val: Shards whose regions are to be retrieved from one another, before and after training.
-        init: Tower, region layers and centres to start from: the `final` folder of another run.
+        init: Tower, region layers and centres, or text tower, to start from: the `final` folder of another run.
         dry_run: Say what would run and what it would cost, and write nothing.
     """
     from rice.train.build import plan, run

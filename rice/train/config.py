@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
+from rice.data.captions import LEAST_CONTEXT
 from rice.data.stream import StreamConfig
 from rice.errors import RiceError, check_ranges, nearest
 from rice.loss import ClusterLoss
@@ -22,7 +23,31 @@ TOWERS: Mapping[str, ViTConfig] = {
 }
 """The paper's two towers, and two that train on a laptop."""
 
-Target = Literal["regions", "image"]
+Target = Literal["regions", "image", "captions"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextConfig:
+    """The text tower that learns beside the ViT where captions are the target: open_clip's, as of CLIP's B/16.
+
+    Args:
+        width: Channels; also of the embeddings in which pictures and captions meet.
+        layers: Transformer blocks.
+        heads: Attention heads of each.
+        context: Tokens of a caption, its begin and end among them; what is longer is cut.
+    """
+
+    width: int = 512
+    layers: int = 12
+    heads: int = 8
+    context: int = 77
+
+    def __post_init__(self) -> None:
+        """Errors: RiceError naming the fields."""
+        limits = {name: getattr(self, name) >= 1 for name in ("width", "layers", "heads")}
+        check_ranges(self, limits | {"context": self.context >= LEAST_CONTEXT}, _VERB)
+        if self.width % self.heads:
+            raise RiceError(f"expected --text.heads that divide --text.width, got {self.heads} of {self.width}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +58,8 @@ class OptimiserConfig:
 
     Args:
         learning_rate: Peak.
-        weight_decay: Decoupled; on every parameter, as in the code that RICE descends from.
+        weight_decay: Decoupled; on every parameter, as in the code that RICE descends from. Where captions are the
+            target, on matrices alone, as in open_clip's training: neither gains, biases nor the logit scale decay.
         betas: Decay of the first and second moments.
         eps: Added to the root of the second moment.
         warmup: Share of the steps that warms up linearly; a cosine to zero follows.
@@ -113,7 +139,8 @@ class TrainConfig:
 
     Args:
         tower: l14 and b16 are the paper's, tiny16 and mini8 a laptop's.
-        target: "regions": RICE. "image": the class token learns the image's own labels (MLCD, UNICOM).
+        target: "regions": RICE. "image": the class token learns the image's own labels (MLCD, UNICOM). "captions": it
+            learns to find the picture's caption among those of the batch (CLIP).
         classes: Object classes that the data must have (the paper's K); None: what it has.
         rho: Share of the object centres that each region slot samples as negatives (Table 5c).
         ocr_rho: The same for token centres.
@@ -129,6 +156,7 @@ class TrainConfig:
     target: Target = "regions"
     region: RegionConfig = field(default_factory=RegionConfig)
     loss: ClusterLoss = field(default_factory=ClusterLoss)
+    text: TextConfig = field(default_factory=TextConfig)
     classes: int | None = None
     rho: float = 0.1
     ocr_rho: float = 0.1
@@ -158,6 +186,8 @@ class TrainConfig:
                 raise RiceError(f"expected {name} in (0, 1], got {getattr(self, name)}")
         if self.stream.size % self.vit.patch:
             raise RiceError(f"expected a size that is a multiple of the patch, {self.vit.patch} px, got {self.size}")
+        context = self.text.context if self.target == "captions" else 0
+        object.__setattr__(self, "stream", dataclasses.replace(self.stream, context=context))
 
     @property
     def vit(self) -> ViTConfig:
@@ -182,6 +212,8 @@ class TrainConfig:
         """The fields that decide the numbers: what a checkpoint and its resumption must agree on."""
         fields = dataclasses.asdict(self)
         del fields["machine"]
-        for name in ("workers", "prefetch", "pin_memory"):
+        if self.target != "captions":
+            del fields["text"]
+        for name in ("workers", "prefetch", "pin_memory", "context"):  # the last is the text tower's
             del fields["stream"][name]
         return fields

@@ -12,11 +12,15 @@ from rice.train.config import TrainConfig
 
 
 def forward_gflops(config: TrainConfig) -> float:
-    """1e9 FLOPs of the forward of one image: the products of the tower and the region layers."""
+    """1e9 FLOPs of the forward of one image: the products of the tower and the region layers, or of the text tower."""
     vit, regions = config.vit, config.stream.regions
     tower = cost(vit_spec(vit, name=config.tower, source="rice"), config.size).gflops or 0.0
     if config.target == "image":
         return tower
+    if config.target == "captions":
+        text, tokens = config.text, config.text.context
+        block = 24 * tokens * text.width**2 + 4 * tokens**2 * text.width
+        return tower + (text.layers * block + 2 * text.width * (text.width + vit.width)) / 1e9
     patches, width, heads = vit.tokens - 1, vit.width, config.region.heads or vit.heads
     if cheaper_form(regions, patches, width, heads) == "absorbed":
         layer = 24 * regions * width**2 + 4 * heads * regions * patches * width

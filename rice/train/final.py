@@ -2,6 +2,7 @@
 
     config.json, model.safetensors, preprocessor_config.json    what `rice:DIR` and transformers load
     region.safetensors                                          the region layers
+    captions.safetensors                                        the text tower, where captions were learned
     centers-NAME-00000-of-00002.safetensors                     rows of the class centres, a file a rank
 
 Only safetensors: it may be shared. A later stage starts from it, on any number of ranks.
@@ -25,8 +26,9 @@ from rice.loss import CenterBank
 from rice.model.region import RiceModel
 from rice.model.vit import ViT
 from rice.train.agree import lead, settle
+from rice.train.captions import CaptionModel, attach_captions, save_captions
 from rice.train.config import TrainConfig
-from rice.train.learner import Learner
+from rice.train.learner import Learner, Tower
 
 
 def write_final(learner: Learner, folder: Path) -> None:
@@ -49,15 +51,17 @@ def write_final(learner: Learner, folder: Path) -> None:
         raise
 
 
-def new_tower(config: TrainConfig) -> RiceModel | ViT:
+def new_tower(config: TrainConfig) -> Tower:
     """The network that the target trains, from its random initialisation."""
+    if config.target == "captions":
+        return CaptionModel(config.vit, config.text)
     return RiceModel(config.vit, config.region) if config.target == "regions" else ViT(config.vit)
 
 
-def load_tower(config: TrainConfig, folder: Path) -> RiceModel | ViT:
-    """The tower of `folder`, with its region layers where regions are trained; rotary positions fit any size.
+def load_tower(config: TrainConfig, folder: Path) -> Tower:
+    """The tower of `folder`, with region layers or text tower where they are trained; rotary positions fit any size.
 
-    Errors: RiceError where it is another architecture, or has no region layers or others than the recipe's.
+    Errors: RiceError where it is another architecture, or has none of these or others than the recipe's.
     """
     tower = load_rice(folder) if config.target == "regions" else load_vit(folder)
     found = tower.vit.config if isinstance(tower, RiceModel) else tower.config
@@ -65,6 +69,8 @@ def load_tower(config: TrainConfig, folder: Path) -> RiceModel | ViT:
         raise RiceError(f"{folder} holds {found}, the recipe trains {config.vit}; pass --tower")
     if isinstance(tower, RiceModel) and tower.region_config != config.region:
         raise RiceError(f"{folder} has {tower.region_config}, the recipe trains {config.region}; pass --region.* flags")
+    if isinstance(tower, ViT) and config.target == "captions":
+        return attach_captions(tower, config.text, folder)
     return tower.train()
 
 
@@ -106,6 +112,9 @@ def _write_tower(learner: Learner, state: Mapping[str, Tensor], folder: Path) ->
     with torch.device("meta"):
         tower = new_tower(learner.config)
     tower.load_state_dict({name.removeprefix("tower."): value for name, value in state.items()}, assign=True)
+    if isinstance(tower, CaptionModel):
+        save_captions(tower, learner.config.text, folder)
+        tower = tower.vit
     save_rice(tower, folder)
 
 

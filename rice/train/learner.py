@@ -1,9 +1,11 @@
 """Tower, region layers, class centres and their optimisers: one step of region cluster discrimination (section 3.3).
 
-Shapes: B images of this rank, N regions per image, M positives per region, D width, H W pixels.
+Or of its rivals: image-level clusters, or captions, where a text tower takes the place of centres.
+Shapes: B images of this rank, N regions per image, M positives per region, D width, H W pixels, L tokens of a caption.
 """
 
 import contextlib
+import warnings
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -18,31 +20,39 @@ from torch.distributed.checkpoint.state_dict import (
 )
 from torch.nn.parallel import DistributedDataParallel
 
+from rice.data.captions import has_text
 from rice.data.stream import Batch
 from rice.encoders.spec import CLIP_MEAN, CLIP_STD
 from rice.errors import RiceError
 from rice.loss import CenterBank
 from rice.model.region import RiceModel
 from rice.model.vit import Block, ViT
+from rice.train.captions import CaptionModel, Pairs
 from rice.train.config import TrainConfig
 from rice.train.world import World
 
 _FLAT = StateDictOptions(flatten_optimizer_state_dict=True)
 
+Tower = RiceModel | ViT | CaptionModel
+
 
 class Embedder(nn.Module):
-    """(images, boxes) -> embeddings (B, N, D): the regions', or of image-level training (B, 1, D) the class token."""
+    """(images, boxes) -> embeddings (B, N, D): the regions', or of other training (B, 1, D) the class token."""
 
-    def __init__(self, tower: RiceModel | ViT) -> None:
+    def __init__(self, tower: Tower) -> None:
         super().__init__()
         self.tower = tower
 
-    def forward(self, images_B3HW: Tensor, boxes_BN4: Tensor) -> Tensor:
-        """Normalised images; boxes xyxy in their pixels."""
+    def forward(self, images_B3HW: Tensor, boxes_BN4: Tensor, captions_BL: Tensor | None = None) -> Tensor | Pairs:
+        """Normalised images; boxes xyxy in their pixels; with captions, which a CaptionModel takes, its pairs."""
         if isinstance(self.tower, RiceModel):
             regions_BND: Tensor = self.tower(images_B3HW, boxes_BN4).regions
             return regions_BND
-        pooled_BD: Tensor = self.tower(images_B3HW).pooled
+        if captions_BL is not None:
+            pairs: Pairs = self.tower(images_B3HW, captions_BL)
+            return pairs
+        vit = self.tower.vit if isinstance(self.tower, CaptionModel) else self.tower
+        pooled_BD: Tensor = vit(images_B3HW).pooled
         return pooled_BD[:, None]
 
 
@@ -57,9 +67,10 @@ class Targets(NamedTuple):
 class Learner:
     """Everything that learns."""
 
-    def __init__(self, config: TrainConfig, world: World, tower: RiceModel | ViT, banks: dict[str, CenterBank]) -> None:
+    def __init__(self, config: TrainConfig, world: World, tower: Tower, banks: dict[str, CenterBank]) -> None:
         """`tower`: on the CPU, equal on every rank; it is moved, and wrapped as the configuration says."""
         self.config, self.world, self.banks = config, world, banks
+        self.terms = ("captions",) if isinstance(tower, CaptionModel) else tuple(banks)
         self.tower = tower
         self.bf16 = uses_bf16(config, world.device)
         self.embedder = Embedder(tower).to(world.device).train()
@@ -67,7 +78,7 @@ class Learner:
         optimiser = config.optimiser
         self.parameters = [p for p in self.embedder.parameters() if p.requires_grad]
         self.optimiser = torch.optim.AdamW(
-            self.parameters,
+            self._groups(),
             lr=optimiser.learning_rate,
             betas=optimiser.betas,
             eps=optimiser.eps,
@@ -78,16 +89,13 @@ class Learner:
         self._mean, self._std = mean, std
 
     def step(self, batch: Batch, step: int, regions: float) -> Tensor:
-        """One update; `regions`: labelled regions of all ranks. Returns loss, each bank's share of it, gradient norm.
+        """One update; `regions`: what `labelled` counts, of all ranks. Returns loss, its `terms`, gradient norm.
 
-        Without a labelled region nothing moves. The mean is over all ranks' regions: eq. 3 and 4 as one loss.
+        Without a label nothing moves. The mean is over all ranks' regions: eq. 3 and 4 as one loss.
         """
         rate = self.config.optimiser.rate(step, self.config.steps)
-        embeddings_BND, device = self.embed(batch.images, batch.boxes), self.world.device
-        losses = [
-            weight * bank(embeddings_BND, labels.to(device, non_blocking=True), step=step) / max(regions, 1)
-            for bank, labels, weight in self._targets(batch)
-        ]
+        captions = self.config.target == "captions"
+        losses = [self._contrast(batch)] if captions else self._discriminate(batch, step, regions)
         total = torch.stack(losses).sum()
         self.optimiser.zero_grad(set_to_none=True)
         total.backward()  # type: ignore[no-untyped-call]
@@ -96,11 +104,13 @@ class Learner:
 
     def embed(self, images_B3HW: Tensor, boxes_BN4: Tensor) -> Tensor:
         """Embeddings (B, N, D) of uint8 images."""
-        images = images_B3HW.to(self.world.device, non_blocking=True)
-        boxes = boxes_BN4.to(self.world.device, non_blocking=True)
-        with self._precision():
-            embeddings_BND: Tensor = self._wrapped((images - self._mean) / self._std, boxes)
+        embeddings_BND: Tensor = self._forward(images_B3HW, boxes_BN4)
         return embeddings_BND
+
+    def pairs(self, batch: Batch) -> Pairs:
+        """This rank's pictures and captions, of a CaptionModel."""
+        pairs: Pairs = self._forward(batch.images, batch.boxes, batch.captions)
+        return pairs
 
     @contextlib.contextmanager
     def evaluating(self) -> Iterator[None]:
@@ -124,9 +134,47 @@ class Learner:
         set_optimizer_state_dict(self.embedder, self.optimiser, state["optimiser"], options=_FLAT)
 
     def labelled(self, batch: Batch) -> int:
-        """Regions of this rank with a label for any bank: what the loss is the mean over."""
+        """Regions of this rank with a label for any bank: what the loss is the mean over; or captioned pictures."""
+        if self.config.target == "captions":
+            return int(has_text(batch.captions).sum())
         known_BN = [(target.positives >= 0).any(-1) for target in self._targets(batch)]
         return int(torch.stack(known_BN).any(0).sum())
+
+    def _discriminate(self, batch: Batch, step: int, regions: float) -> list[Tensor]:
+        """Each bank's share of eq. 3 and 4."""
+        embeddings_BND, device = self.embed(batch.images, batch.boxes), self.world.device
+        return [
+            weight * bank(embeddings_BND, labels.to(device, non_blocking=True), step=step) / max(regions, 1)
+            for bank, labels, weight in self._targets(batch)
+        ]
+
+    def _contrast(self, batch: Batch) -> Tensor:
+        """CLIP's loss over the pairs of all ranks, the same on each; those without a caption have the empty text's.
+
+        As gathered embeddings get their gradients from every rank, and parameters the mean over ranks, an update is
+        that of one rank with the whole batch.
+        """
+        from open_clip.loss import ClipLoss
+
+        pairs = self.pairs(batch)
+        loss = ClipLoss(gather_with_grad=True, rank=self.world.rank, world_size=self.world.size)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", ".*all_gather is deprecated", FutureWarning)  # open_clip's to replace
+            value: Tensor = loss(pairs.images, pairs.texts, pairs.scale)
+        return value
+
+    def _forward(self, *inputs: Tensor) -> Any:
+        """What the wrapped embedder makes of uint8 images and the rest."""
+        images, *others = (x.to(self.world.device, non_blocking=True) for x in inputs)
+        with self._precision():
+            return self._wrapped((images - self._mean) / self._std, *others)
+
+    def _groups(self) -> list[dict[str, Any]]:
+        """What decays, and what does not."""
+        if not isinstance(self.tower, CaptionModel):
+            return [{"params": self.parameters}]
+        matrices, others = ([p for p in self.parameters if (p.ndim > 1) == wanted] for wanted in (True, False))
+        return [{"params": matrices}, {"params": others, "weight_decay": 0.0}]
 
     def _targets(self, batch: Batch) -> list[Targets]:
         config = self.config
@@ -148,6 +196,8 @@ class Learner:
             self.optimiser.step()
             for bank in self.banks.values():
                 bank.step(rate, coefficient)
+            if isinstance(self.tower, CaptionModel):
+                self.tower.limit_scale()
         return norm.detach()
 
     def _precision(self) -> contextlib.AbstractContextManager[Any]:
@@ -157,6 +207,8 @@ class Learner:
         machine, world = self.config.machine, self.world
         if machine.recompute:
             _recompute(self.embedder)
+            if isinstance(self.tower, CaptionModel):
+                self.tower.text.set_grad_checkpointing()
         if machine.compile:
             self.embedder.compile()
         if machine.parallel == "fsdp2":

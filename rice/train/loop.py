@@ -149,7 +149,7 @@ class Run:
         if not all(map(math.isfinite, (total, *shares, norm))):
             self._refuse(done, total, norm)
         if done.speed is not None:
-            losses = {f"loss_{name}": share for name, share in zip(self.learner.banks, shares, strict=True)}
+            losses = {f"loss_{name}": share for name, share in zip(self.learner.terms, shares, strict=True)}
             self.log.write({**done.facts, "loss": total, **losses, "grad_norm": norm, **done.speed})
 
     def _refuse(self, done: _Done, total: float, norm: float) -> None:

@@ -33,7 +33,7 @@ from rice.train.storage import SafetensorsReader
 from rice.train.tree import mismatch
 
 _STEP = re.compile(r"step-(\d+)")
-_PREFIXES = {"regions": "model/tower.vit.", "image": "model/tower."}
+_PREFIXES = {"regions": "model/tower.vit.", "image": "model/tower.", "captions": "model/tower.vit."}
 """What precedes the tower's names in a checkpoint, by what is trained."""
 
 

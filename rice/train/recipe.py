@@ -10,7 +10,7 @@ from dataclasses import replace
 from rice.data.stream import StreamConfig
 from rice.loss import ClusterLoss
 from rice.recipes import summary
-from rice.train.config import MachineConfig, OptimiserConfig, TrainConfig
+from rice.train.config import MachineConfig, OptimiserConfig, TextConfig, TrainConfig
 
 STAGE_1, STAGE_2 = 13_000_000_000, 1_000_000_000
 """Images of the first stage, and of each stage at a higher resolution (section 4.1)."""
@@ -101,6 +101,16 @@ def unicom(recipe: Callable[[], TrainConfig]) -> TrainConfig:
     return replace(config, target="image", stream=replace(config.stream, image_positives=1))
 
 
+def clip(recipe: Callable[[], TrainConfig]) -> TrainConfig:
+    """The same run with captions: the class token learns to find its picture's among those of the batch (CLIP).
+
+    The data are shards with captions. Crops, flips and optimiser stay those of `recipe`, for a comparison of targets
+    alone: open_clip does not flip, so pass --stream.flip 0 where captions tell left from right.
+    """
+    config = recipe()
+    return replace(config, target="captions", text=_TEXT.get(config.tower, config.text))
+
+
 def ablation(*, n: int = 10, k: int = 1_000_000, rho: float = 0.1, m: int = 10) -> TrainConfig:
     """Table 5: ViT-B/16 on a tenth of the pretraining data; one of N, K, rho, M changes."""
     base = b16_224()
@@ -118,6 +128,8 @@ def _finer(first: TrainConfig, size: int) -> TrainConfig:
     return replace(first, stream=replace(first.stream, size=size), samples=STAGE_2, optimiser=_TENTH)
 
 
+_TEXT = {"l14": TextConfig(width=768, heads=12)}
+"""CLIP's text towers where they are not that of its B/16."""
 _PAPER = {
     "b16-224": b16_224,
     "b16-512": b16_512,
@@ -134,6 +146,7 @@ def recipes() -> dict[str, tuple[TrainConfig, str]]:
     for name, recipe in _PAPER.items():
         found[f"mlcd-{name}"] = mlcd(recipe), f"As {name}, with eight image-level labels (MLCD)."
         found[f"unicom-{name}"] = unicom(recipe), f"As {name}, with one image-level label (UNICOM)."
+        found[f"clip-{name}"] = clip(recipe), f"As {name}, with captions (CLIP)."
     for n in (1, 5, 10, 20):
         found[f"table5-n{n}"] = ablation(n=n), f"Table 5a: {n} sampled box{'es' if n > 1 else ''} a picture."
     for k, name in ((200_000, "200k"), (500_000, "500k"), (1_000_000, "1m"), (2_000_000, "2m")):

@@ -10,10 +10,10 @@ from rice.train.retrieval import Retrieval, retrieve
 def validate(learner: Learner, stream: RegionStream) -> Retrieval:
     """Region retrieval over every picture of `stream`, whole, with all its regions, by their object labels.
 
-    Of image-level training, which has no region layers, the class token of a picture answers for its most prominent
-    label. Every rank computes all of it: a tower that is spread over ranks needs them all in every forward.
+    Of other training, which has no region layers, the class token of a picture answers for its most prominent label.
+    Every rank computes all of it: a tower that is spread over ranks needs them all in every forward.
     """
-    whole = learner.config.target == "image"
+    whole = learner.config.target != "regions"
     embeddings, labels, images = [], [], []
     with learner.evaluating():
         for batch in stream.all_regions(batch=max(learner.config.batch // learner.world.size, 1)):

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 from ranks import report
+from safetensors.torch import load_file
 
 from rice.data.shards import DatasetInfo, Sample, write_dataset, write_shard
 from rice.data.stream import StreamConfig
@@ -102,3 +104,21 @@ def lines(out: Path) -> list[dict[str, Any]]:
 def curve(out: Path) -> list[tuple[float, float, float]]:
     """(loss, gradient norm, regions) of each step."""
     return [(line["loss"], line["grad_norm"], line["regions"]) for line in lines(out) if "loss" in line]
+
+
+def weights(out: Path) -> dict[str, torch.Tensor]:
+    """All of `out`/final, centres put together."""
+    tensors: dict[str, torch.Tensor] = {}
+    for file in sorted((out / "final").glob("*.safetensors")):
+        for name, value in load_file(file).items():
+            key = f"{file.name.split('-0')[0]}:{name}"
+            tensors[key] = torch.cat([tensors[key], value]) if key in tensors else value
+    return tensors
+
+
+def assert_same(first: Path, second: Path, tolerance: float) -> None:
+    np.testing.assert_allclose(curve(first), curve(second), rtol=tolerance, atol=tolerance)
+    ours, theirs = weights(first), weights(second)
+    assert ours.keys() == theirs.keys()
+    for name, value in ours.items():
+        torch.testing.assert_close(value, theirs[name], rtol=tolerance, atol=tolerance)

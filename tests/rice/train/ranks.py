@@ -21,6 +21,7 @@ from typing import Any
 HERE = Path(__file__).parent
 PRELOADED = [
     "pytest",
+    "open_clip",
     "torch.distributed.checkpoint.state_dict_saver",
     "torch.distributed.tensor",
     "torch._dynamo",

@@ -13,6 +13,7 @@ import loop_targets as targets
 import numpy as np
 import pytest
 import torch
+from loop_targets import assert_same, weights
 from ranks import Ranks
 from safetensors.torch import load_file
 
@@ -36,24 +37,6 @@ def unbroken(data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[int, 
     for world in (1, 2, 3):
         Ranks(world, targets.train, data, folder / str(world), targets.config(), join=False).results()
     return {world: folder / str(world) for world in (1, 2, 3)}
-
-
-def weights(out: Path) -> dict[str, torch.Tensor]:
-    """All of `out`/final, centres put together."""
-    tensors: dict[str, torch.Tensor] = {}
-    for file in sorted((out / "final").glob("*.safetensors")):
-        for name, value in load_file(file).items():
-            key = f"{file.name.split('-0')[0]}:{name}"
-            tensors[key] = torch.cat([tensors[key], value]) if key in tensors else value
-    return tensors
-
-
-def assert_same(first: Path, second: Path, tolerance: float) -> None:
-    np.testing.assert_allclose(targets.curve(first), targets.curve(second), rtol=tolerance, atol=tolerance)
-    ours, theirs = weights(first), weights(second)
-    assert ours.keys() == theirs.keys()
-    for name, value in ours.items():
-        torch.testing.assert_close(value, theirs[name], rtol=tolerance, atol=tolerance)
 
 
 def test_a_run_learns(unbroken: dict[int, Path]) -> None:
