@@ -81,6 +81,7 @@ def tiny() -> TrainConfig:
         tower="tiny16",
         stream=StreamConfig(size=128, crop_scale=(0.25, 1.0), min_edge=12.0),
         loss=ClusterLoss(scale=16.0, margin=0.1),
+        text=TextConfig(width=192, layers=4, heads=3, context=32),
         rho=1.0,
         ocr_rho=1.0,
         samples=12_800,
@@ -104,8 +105,8 @@ def unicom(recipe: Callable[[], TrainConfig]) -> TrainConfig:
 def clip(recipe: Callable[[], TrainConfig]) -> TrainConfig:
     """The same run with captions: the class token learns to find its picture's among those of the batch (CLIP).
 
-    The data are shards with captions. Crops, flips and optimiser stay those of `recipe`, for a comparison of targets
-    alone: open_clip does not flip, so pass --stream.flip 0 where captions tell left from right.
+    Crops, flips and optimiser stay those of `recipe`, for a comparison of targets alone. open_clip does not flip: pass
+    --stream.flip 0 where captions tell left from right.
     """
     config = recipe()
     return replace(config, target="captions", text=_TEXT.get(config.tower, config.text))
