@@ -3,18 +3,19 @@
 import itertools
 import json
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
 
 from rice.data.coco import CocoImage, CocoSplit, find_splits, open_split, role
+from rice.data.coco_captions import captions_file, read_captions
 from rice.data.coco_sample import sample_of, shrunk
 from rice.data.shards import DATASET, DatasetInfo, Sample, ShardInfo, finished_shard, write_dataset, write_shard
 from rice.errors import RiceError, os_errors_as
-from rice.files import atomic_write, leftovers, read_json, sha256_json
+from rice.files import atomic_write, leftovers, read_json, sha256_file, sha256_json
 from rice.progress import BarProgress, Progress
 from rice.runs import alone
 
@@ -55,7 +56,8 @@ def pack(
     Pictures are copied as they are, or made smaller once with --short-edge, which training reads several times as
     fast. Each is decoded, and damaged ones go to OUT/quarantine.jsonl with the reason. Crowds are left out, boxes are
     clipped to their picture and rounded outwards to whole pixels, pictures without a region stay. Image-level labels
-    are the categories by the area that they cover, largest first.
+    are the categories by the area that they cover, largest first. Captions come from captions_SPLIT.json beside the
+    annotations, where there is one.
 
     OUT/NAME-000000.tar holds the pictures (any tar reader opens it), OUT/NAME-000000.parquet the annotations,
     OUT/dataset.json what there is. Killed at any instant, the same command resumes.
@@ -90,6 +92,9 @@ def pack_split(data: CocoSplit, out: Path, config: PackConfig, progress: Progres
     be read.
     """
     source = {"fingerprint": data.fingerprint(), "split": data.name} | asdict(config)
+    said = captions_file(data.files)
+    if said is not None:
+        source["captions"] = sha256_file(said)
     _claim(out, source)
     with alone(out, ".pack.lock", "packing into"):
         return _pack(data, out, config, source, progress)
@@ -111,7 +116,8 @@ def _pack(
     data: CocoSplit, out: Path, config: PackConfig, source: dict[str, Any], progress: Progress
 ) -> tuple[DatasetInfo, int]:
     identity, stem = sha256_json(source), re.sub(r"[^A-Za-z0-9._-]", "_", data.name)
-    each = config.samples_per_shard
+    each, said = config.samples_per_shard, captions_file(data.files)
+    captions = {} if said is None else read_captions(said)
     groups = [data.images[i : i + each] for i in range(0, len(data.images), each)]
     shards: list[ShardInfo] = []
     damaged: list[dict[str, str]] = []
@@ -119,7 +125,7 @@ def _pack(
         name = f"{stem}-{number:06d}"
         done = finished_shard(out, name, identity=identity)
         if done is None or done.samples < len(images):  # of a shard with damage, the reasons are found anew
-            done = _shard(images, out, name, identity, config, damaged)
+            done = _shard(images, captions, out, name, identity, config, damaged)
         shards += [done] if done else []
     if not shards:
         reason = f": {damaged[0]['picture']}: {damaged[0]['reason']}" if damaged else ""
@@ -134,18 +140,29 @@ def _pack(
 
 
 def _shard(
-    images: Sequence[CocoImage], out: Path, name: str, identity: str, config: PackConfig, damaged: list[dict[str, str]]
+    images: Sequence[CocoImage],
+    captions: Mapping[int, list[str]],
+    out: Path,
+    name: str,
+    identity: str,
+    config: PackConfig,
+    damaged: list[dict[str, str]],
 ) -> ShardInfo | None:
     """None where no picture of it can be read."""
     for suffix in ("tar", "parquet"):
         for path in leftovers(out / f"{name}.{suffix}"):
             path.unlink()
-    samples = _samples(images, config, damaged)
+    samples = _samples(images, captions, config, damaged)
     first = next(samples, None)
     return None if first is None else write_shard(out, name, itertools.chain([first], samples), identity=identity)
 
 
-def _samples(images: Sequence[CocoImage], config: PackConfig, damaged: list[dict[str, str]]) -> Iterator[Sample]:
+def _samples(
+    images: Sequence[CocoImage],
+    captions: Mapping[int, list[str]],
+    config: PackConfig,
+    damaged: list[dict[str, str]],
+) -> Iterator[Sample]:
     from rice.data.decode import DamagedPictureError, decode_picture  # torch, which --help does not wait for
 
     for image in images:
@@ -156,5 +173,5 @@ def _samples(images: Sequence[CocoImage], config: PackConfig, damaged: list[dict
         except DamagedPictureError as error:
             damaged.append({"picture": image.file_name, "reason": str(error)})
             continue
-        sample = sample_of(image, content, config.min_edge)
+        sample = replace(sample_of(image, content, config.min_edge), captions=captions.get(image.id, []))
         yield sample if config.short_edge is None else shrunk(sample, pixels, config.short_edge)

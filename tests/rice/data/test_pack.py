@@ -78,6 +78,30 @@ def contents(out: Path) -> list[tuple[Record, bytes]]:
     return [(s.sidecar.record(row), s.images([row])[0]) for s in shards for row in range(s.info.samples)]
 
 
+def write_captions(coco: Path, *rows: tuple[object, object]) -> None:
+    annotations = [{"id": n, "image_id": image, "caption": text} for n, (image, text) in enumerate(rows)]
+    (coco / "annotations" / "captions_train.json").write_text(json.dumps({"annotations": annotations}))
+
+
+def test_captions_beside_the_annotations_go_with_their_pictures(coco: Path, tmp_path: Path) -> None:
+    write_captions(coco, (14, "two of them"), (11, "a dog"), (14, "grün"), (99, "of no picture"))
+    packed(coco, tmp_path / "out")
+    location, info = read_dataset(tmp_path / "out")
+    shards = [Shard(location, one, info.object_classes, info.ocr_classes, captions=True) for one in info.shards]
+    found = {r.key: r.captions for s in shards for r in (s.sidecar.record(row) for row in range(s.info.samples))}
+    assert {int(key): texts for key, texts in found.items() if texts} == {11: ("a dog",), 14: ("two of them", "grün")}
+    write_captions(coco, (11, "another"))
+    with pytest.raises(RiceError, match="other data or settings"):
+        packed(coco, tmp_path / "out")
+
+
+@pytest.mark.parametrize("row", [("11", "a dog"), (11, None), (True, "a dog")])
+def test_a_caption_that_is_none_is_named(coco: Path, tmp_path: Path, row: tuple[object, object]) -> None:
+    write_captions(coco, (11, "fine"), row)
+    with pytest.raises(RiceError, match=r"captions_train\.json: expected image_id and caption in record 1"):
+        packed(coco, tmp_path / "out")
+
+
 def test_boxes_are_clipped_and_rounded_outwards_and_crowds_dropped(coco: Path, tmp_path: Path) -> None:
     info, damaged = packed(coco, tmp_path / "out")
     found = records(tmp_path / "out")
