@@ -10,7 +10,7 @@ from rice.data.captions import LEAST_CONTEXT
 from rice.data.stream import StreamConfig
 from rice.errors import RiceError, check_ranges, nearest
 from rice.loss import ClusterLoss
-from rice.model.config import B16, L14, MINI8, TINY16, ViTConfig
+from rice.model.config import B16, L14, MICRO8, MINI8, TINY16, ViTConfig
 from rice.model.region import RegionConfig
 
 _VERB = "rice train"
@@ -20,8 +20,9 @@ TOWERS: Mapping[str, ViTConfig] = {
     "b16": B16,
     "tiny16": TINY16,
     "mini8": MINI8,
+    "micro8": MICRO8,
 }
-"""The paper's two towers, and two that train on a laptop."""
+"""The paper's two towers, and three that train on a laptop."""
 
 Target = Literal["regions", "image", "captions"]
 
