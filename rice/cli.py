@@ -14,6 +14,7 @@ from rice.errors import RiceError, nearest
 
 VERBS: dict[str, tuple[str, str]] = {
     "quickstart": ("reports.workflows:quickstart", "The main job in minutes, offline: sweep, table, PCA clip, page."),
+    "reproduce mini": ("reports.workflows:reproduce_mini", "The paper in miniature: which of its claims hold?"),
     "encoders": ("rice.encoders.commands:encoders", "List the zoo of encoders."),
     "doctor": (
         "rice.encoders.doctor:doctor",

@@ -1,0 +1,241 @@
+"""`rice reproduce mini`: from nothing to verdicts. Every step keeps what is done: killed, the same command goes on.
+
+OUT/run.json          the settings
+OUT/pictures          scenes with captions and annotations, in COCO's layout
+OUT/packed            the same as shards: annotated boxes and captions
+OUT/teacher           the CLIP whose features are clustered
+OUT/curated           proposed regions, text, clusters: `rice curate`
+OUT/whole             clusters of whole pictures
+OUT/search            short runs, their scores on validation scenes; chosen.json: what each arm is trained with
+OUT/runs/ARM-sSEED    the arms: `rice train`
+OUT/sweep             the probes' results: `rice sweep`
+OUT/index.html        verdicts and tables, each number with its files
+"""
+
+import dataclasses
+import os
+import statistics
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from reports.miniature.arms import ARMS, PACKED, TEACHER, Arm, Flags, command, folder, label
+from reports.miniature.data import SPLIT, write_pictures
+from reports.miniature.jobs import run_all
+from reports.miniature.settings import MiniatureConfig
+from rice.errors import RiceError
+from rice.files import atomic_folder, atomic_write, make_folder, read_json, write_json
+from rice.progress import Progress
+from rice.runs import alone, same_run
+from rice.train.loop import METRICS
+from rice.train.metrics import read_lines
+
+RUNS, SEARCH, CHOSEN, SWEEP = "runs", "search", "chosen.json", "sweep"
+TIMED = ("mlcd", "unicom", "clip")
+"""Arms that are cheaper than rice, and so are trained for as long, too."""
+
+_VALIDATION = 1
+"""Added to the seed of the world for the scenes that settings are chosen on."""
+_SEARCH_SEED = 100
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Miniature:
+    """One miniature in a folder. at_once: trainings and cells at a time, which share the cores."""
+
+    config: MiniatureConfig
+    out: Path
+    progress: Progress
+    at_once: int
+
+    def run(self) -> Path:
+        """All of it; the page. Errors: RiceError of any part, in one line."""
+        make_folder(self.out)
+        with alone(self.out, ".miniature.lock", "reproducing into"):
+            same_run(self.out, {"kind": "miniature", "config": dataclasses.asdict(self.config)})
+            self.make_data()
+            chosen = self.search()
+            names = self.train(chosen)
+            self.sweep(names)
+            return self.page(names)
+
+    def make_data(self) -> None:
+        """Pictures, shards, the teacher, regions with labels, labels of whole pictures."""
+        from rice.curate.config import KMeansConfig
+        from rice.curate.whole import label_whole
+        from rice.data.coco import open_split
+        from rice.data.pack import PackConfig, pack_split
+
+        config, out = self.config, self.out
+        pictures = write_pictures(out / "pictures", config.scenes, config.size, config.world_seed, self.progress)
+        if not (out / PACKED / "done").is_file():
+            pack_split(open_split(pictures, SPLIT), out / PACKED, PackConfig(min_edge=8), self.progress)
+            (out / PACKED / "done").touch()
+        teacher = command(TEACHER, _TEACHER, config, out, out / "teacher", updates=config.teacher_updates, seed=0)
+        self._all({"teacher": teacher}, "teacher")
+        encoder = f"rice:{out / 'teacher' / 'final'}"
+        self._all({"curate": self._curation(pictures, encoder)}, "curate")
+        kmeans = KMeansConfig(clusters=config.wholes)
+        label_whole(out / PACKED, out / "whole", encoder, kmeans, self.progress, nearest=min(8, config.wholes))
+
+    def search(self) -> dict[str, Flags]:
+        """The best of each arm's candidates by mIoU on validation scenes, after a share of the updates."""
+        place = self.out / SEARCH
+        if (place / CHOSEN).is_file():
+            return _flags(read_json(place / CHOSEN))
+        updates = max(1, round(self.config.search * self.config.updates))
+        tried: dict[str, tuple[Arm, Flags]] = {
+            f"{arm.name}-{k}": (arm, flags) for arm in ARMS for k, flags in enumerate(arm.candidates)
+        }
+        jobs = {
+            name: command(arm, flags, self.config, self.out, place / name, updates=updates, seed=_SEARCH_SEED)
+            for name, (arm, flags) in tried.items()
+        }
+        self._all({name: words for name, words in jobs.items() if not _done(place / name)}, "search")
+        world = self.config.worlds["scenes"] | {"seed": self.config.world_seed + _VALIDATION}
+        dense = next(dict(probe) for probe in self.config.probes if probe["probe"] == "dense")
+        encoders = [{"encoder": f"rice:{place / name / 'final'}", "name": name} for name in tried]
+        self._sweep(place / "sweep", "search", encoders, {"scenes": world}, [dense])
+        scores = _scores(place / "sweep", "mIoU")
+        chosen = {}
+        for arm in ARMS:
+            own = {name: scores[name] for name, (tried_arm, _) in tried.items() if tried_arm is arm}
+            best = max(own, key=lambda name: own[name])
+            chosen[arm.name] = {"flags": dict(tried[best][1]), "mIoU": own}
+        write_json(place / CHOSEN, chosen)
+        return _flags(chosen)
+
+    def train(self, chosen: dict[str, Flags]) -> dict[str, Path]:
+        """Every arm from every seed; name in the store of results -> folder of the run."""
+        names: dict[str, Path] = {}
+        self._train_each(chosen, {arm.name: self.config.updates for arm in ARMS}, names, equal_time=False)
+        if self.config.equal_time:
+            self._train_each(chosen, self._timed_updates(), names, equal_time=True)
+        for seed in range(self.config.seeds):
+            names[label("random", seed)] = self._untrained(seed)
+        return names
+
+    def _train_each(
+        self, chosen: dict[str, Flags], updates: dict[str, int], names: dict[str, Path], *, equal_time: bool
+    ) -> None:
+        jobs = {}
+        for seed in range(self.config.seeds):
+            for arm in (arm for arm in ARMS if arm.name in updates):
+                place = self.out / RUNS / folder(arm.name, seed, equal_time=equal_time)
+                names[label(arm.name, seed, equal_time=equal_time)] = place
+                count = updates[arm.name]
+                jobs[place.name] = command(
+                    arm, chosen[arm.name], self.config, self.out, place, updates=count, seed=seed
+                )
+        missing = {name: words for name, words in jobs.items() if not _done(self.out / RUNS / name)}
+        self._all(missing, "pretrain, equal time" if equal_time else "pretrain")
+
+    def _timed_updates(self) -> dict[str, int]:
+        """As many updates as take as long as rice's, by the median pace of seed 0; without arms that are no faster."""
+        paces = {name: _pace(self.out / RUNS / folder(name, 0)) for name in ("rice", *TIMED)}
+        updates = {name: round(self.config.updates * paces[name] / paces["rice"]) for name in TIMED}
+        return {name: count for name, count in updates.items() if count > self.config.updates}
+
+    def _untrained(self, seed: int) -> Path:
+        """The tower before its first update."""
+        import torch
+
+        from rice.encoders.region_checkpoint import save_rice
+        from rice.model.vit import ViT
+        from rice.train.recipe import micro
+
+        place = self.out / RUNS / folder("random", seed)
+        if not _done(place):
+            with torch.random.fork_rng(devices=[]), atomic_folder(place / "final") as temporary:
+                torch.manual_seed(seed)
+                save_rice(ViT(micro().vit), temporary)
+            write_json(place / "run.json", {"kind": "untrained", "seed": seed})
+        return place
+
+    def sweep(self, names: dict[str, Path]) -> None:
+        """All probes on all encoders."""
+        encoders = [{"encoder": f"rice:{place / 'final'}", "name": name} for name, place in names.items()]
+        worlds = {name: dict(world) | {"seed": self.config.world_seed} for name, world in self.config.worlds.items()}
+        self._sweep(self.out / SWEEP, "miniature", encoders, worlds, [dict(probe) for probe in self.config.probes])
+
+    def page(self, names: dict[str, Path]) -> Path:
+        """Verdicts, tables, page."""
+        from reports.miniature.summary import summary_page
+
+        runs = {name: str((place / "run.json").relative_to(self.out)) for name, place in names.items()}
+        return summary_page(self.out / SWEEP, self.out, runs=runs, progress=self.progress)
+
+    def _curation(self, pictures: Path, encoder: str) -> list[str]:
+        config = self.config
+        flags = {
+            "--out": self.out / "curated",
+            "-k": config.regions,
+            "--encoder": encoder,
+            "--min-edge": config.size,
+            "--min-region": 14,
+            "--most-regions": 10,
+            "--read-shortest": 384,
+        }
+        return ["curate", str(pictures / SPLIT), *(str(part) for pair in flags.items() for part in pair)]
+
+    def _sweep(
+        self,
+        out: Path,
+        name: str,
+        encoders: list[dict[str, Any]],
+        worlds: dict[str, dict[str, Any]],
+        probes: list[dict[str, Any]],
+    ) -> None:
+        from probes.sweeps.command import sweep
+
+        document = {
+            "name": name,
+            "encoders": encoders,
+            "datasets": {key: {"world": world} for key, world in worlds.items()},
+            "probes": probes,
+            "seeds": 1,
+        }
+        file = out.parent / f"{out.name}.yaml"
+        make_folder(out.parent)
+        with atomic_write(file) as stream:
+            yaml.safe_dump(document, stream, sort_keys=False)
+        if sweep(str(file), out=out, jobs=self.at_once):
+            raise RiceError(f"cells of the sweep failed; their logs are in {out / 'logs'}")
+
+    def _all(self, jobs: dict[str, list[str]], what: str) -> None:
+        if jobs:
+            run_all(jobs, self.out / "logs", self.at_once, self.progress, what)
+
+
+_TEACHER = {"optimiser.learning-rate": "0.002"}
+
+
+def _flags(chosen: Mapping[str, Any]) -> dict[str, Flags]:
+    return {name: dict(found["flags"]) for name, found in chosen.items()}
+
+
+def _done(run: Path) -> bool:
+    return (run / "final").is_dir()
+
+
+def _scores(results: Path, metric: str) -> dict[str, float]:
+    """Encoder's name -> its score."""
+    from reports.reading import read_frame
+
+    frame, _ = read_frame(results, (metric,))
+    return {str(row.encoder): float(row.value) for row in frame.itertuples()}
+
+
+def _pace(run: Path) -> float:
+    """Median pictures a second."""
+    speeds = [float(line["images_per_s"]) for line in read_lines(run / METRICS) if line.get("images_per_s")]
+    if not speeds:
+        raise RiceError(f"expected speeds in {run / METRICS}, found none")
+    return statistics.median(speeds)
+
+
+def cores() -> int:
+    """Those that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
