@@ -143,14 +143,16 @@ class Miniature:
         import torch
 
         from rice.encoders.region_checkpoint import save_rice
-        from rice.model.vit import ViT
+        from rice.model.vit import ViT, begin_with_contrast
         from rice.train.recipe import micro
 
         place = self.out / RUNS / folder("random", seed)
         if not _done(place):
             with torch.random.fork_rng(devices=[]), atomic_folder(place / "final") as temporary:
                 torch.manual_seed(seed)
-                save_rice(ViT(micro().vit), temporary)
+                tower = ViT(micro().vit)
+                begin_with_contrast(tower)
+                save_rice(tower, temporary)
             write_json(place / "run.json", {"kind": "untrained", "seed": seed})
         return place
 

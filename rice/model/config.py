@@ -59,7 +59,7 @@ TINY16 = ViTConfig(width=192, depth=4, heads=3, patch=16, image_size=224)
 MINI8 = ViTConfig(width=128, depth=4, heads=4, patch=8, image_size=128)
 """Of the encoder that comes with the package, mini-s8-128."""
 
-MICRO8 = ViTConfig(width=96, depth=4, heads=4, patch=8, image_size=64)
+MICRO8 = ViTConfig(width=64, depth=4, heads=4, patch=8, image_size=64)
 """Of the paper in miniature: trains in minutes."""
 
 SIZE_IN_PATCHES = 16

@@ -81,6 +81,10 @@ class Block(nn.Module):
         return y_BTD
 
 
+_CONTRAST_FILTERS, _CONTRAST_BLOCKS = 0.02, 0.1
+"""Standard deviations of `begin_with_contrast`, found for 64 channels."""
+
+
 class ViT(nn.Module):
     """The tower. Starts from MLCD's random initialisation."""
 
@@ -146,3 +150,21 @@ class ViT(nn.Module):
                 layer = block.get_submodule(name)
                 nn.init.normal_(layer.get_parameter("weight"), std=std)
                 nn.init.zeros_(layer.get_parameter("bias"))
+
+
+@torch.no_grad()
+def begin_with_contrast(vit: ViT) -> None:
+    """Draw another random start: smooth filters of brightness without a mean, and wider values in the blocks.
+
+    MLCD's start sees little of a patch but its mean colour, as the norm behind the filters keeps what is largest. A
+    large tower gets over it; one of 64 channels that is to tell textures apart may spend a laptop's whole training on
+    it. A filter is noise of half the patch's resolution, the same for all colours.
+    """
+    width, patch = vit.config.width, vit.config.patch
+    noise_D1hw = torch.randn(width, 1, patch // 2, patch // 2)
+    filters_D1pp = nn.functional.interpolate(noise_D1hw, (patch, patch), mode="bicubic") * _CONTRAST_FILTERS
+    centred_D1pp = filters_D1pp - filters_D1pp.mean(dim=(2, 3), keepdim=True)
+    vit.patch_embed.weight.copy_(centred_D1pp.expand_as(vit.patch_embed.weight))
+    for module in vit.blocks.modules():
+        if isinstance(module, nn.Linear):
+            nn.init.normal_(module.weight, std=_CONTRAST_BLOCKS)

@@ -142,6 +142,8 @@ class TrainConfig:
         tower: l14 and b16 are the paper's, tiny16 and mini8 a laptop's.
         target: "regions": RICE. "image": the class token learns the image's own labels (MLCD, UNICOM). "captions": it
             learns to find the picture's caption among those of the batch (CLIP).
+        begin: Random start of the tower: mlcd, its published code's; contrast: one that a tower of few channels learns
+            textures from in far fewer steps.
         classes: Object classes that the data must have (the paper's K); None: what it has.
         rho: Share of the object centres that each region slot samples as negatives (Table 5c).
         ocr_rho: The same for token centres.
@@ -155,6 +157,7 @@ class TrainConfig:
     stream: StreamConfig
     tower: str = "b16"
     target: Target = "regions"
+    begin: Literal["mlcd", "contrast"] = "mlcd"
     region: RegionConfig = field(default_factory=RegionConfig)
     loss: ClusterLoss = field(default_factory=ClusterLoss)
     text: TextConfig = field(default_factory=TextConfig)
@@ -215,6 +218,8 @@ class TrainConfig:
         del fields["machine"]
         if self.target != "captions":
             del fields["text"]
+        if self.begin == "mlcd":  # runs are older than the choice
+            del fields["begin"]
         for name in ("workers", "prefetch", "pin_memory", "context"):  # the last is the text tower's
             del fields["stream"][name]
         return fields

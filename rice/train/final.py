@@ -24,7 +24,7 @@ from rice.errors import RiceError
 from rice.files import open_safetensors, publish_folder, remove_folder, temporary_folder
 from rice.loss import CenterBank
 from rice.model.region import RiceModel
-from rice.model.vit import ViT
+from rice.model.vit import ViT, begin_with_contrast
 from rice.train.agree import lead, settle
 from rice.train.captions import CaptionModel, attach_captions, save_captions
 from rice.train.config import TrainConfig
@@ -53,6 +53,13 @@ def write_final(learner: Learner, folder: Path) -> None:
 
 def new_tower(config: TrainConfig) -> Tower:
     """The network that the target trains, from its random initialisation."""
+    tower = _new(config)
+    if config.begin == "contrast":
+        begin_with_contrast(tower if isinstance(tower, ViT) else tower.vit)
+    return tower
+
+
+def _new(config: TrainConfig) -> Tower:
     if config.target == "captions":
         return CaptionModel(config.vit, config.text)
     return RiceModel(config.vit, config.region) if config.target == "regions" else ViT(config.vit)
@@ -110,7 +117,7 @@ def _write_centers(learner: Learner, folder: Path) -> None:
 
 def _write_tower(learner: Learner, state: Mapping[str, Tensor], folder: Path) -> None:
     with torch.device("meta"):
-        tower = new_tower(learner.config)
+        tower = _new(learner.config)
     tower.load_state_dict({name.removeprefix("tower."): value for name, value in state.items()}, assign=True)
     if isinstance(tower, CaptionModel):
         save_captions(tower, learner.config.text, folder)

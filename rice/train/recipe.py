@@ -91,7 +91,7 @@ def tiny() -> TrainConfig:
 
 
 def micro() -> TrainConfig:
-    """The paper in miniature (`rice reproduce mini`): 4 blocks of 96 channels at 64 pixels. Minutes.
+    """The paper in miniature (`rice reproduce mini`): 4 blocks of 64 channels at 64 pixels. Minutes.
 
     rice train micro --data SHARDS --out OUT
     One recipe for all of its arms, so that they differ in what they learn from and in nothing else. Nothing is
@@ -99,9 +99,10 @@ def micro() -> TrainConfig:
     """
     return TrainConfig(
         tower="micro8",
+        begin="contrast",
         stream=StreamConfig(size=64, crop_scale=(0.3, 0.7), flip=0.0, min_edge=8.0),
         loss=ClusterLoss(scale=16.0, margin=0.1),
-        text=TextConfig(width=96, layers=2, heads=4, context=40),
+        text=TextConfig(width=64, layers=2, heads=4, context=40),
         rho=1.0,
         ocr_rho=1.0,
         samples=76_800,

@@ -12,7 +12,7 @@ from rice.errors import RiceError
 from rice.model import checkpoint
 from rice.model.config import B16, BIGG14, L14, TINY16, ViTConfig, from_json
 from rice.model.names import MLCD
-from rice.model.vit import ViT
+from rice.model.vit import ViT, begin_with_contrast
 
 Reference = Callable[..., Any]
 
@@ -184,3 +184,17 @@ def test_starts_from_transformers_initialisation(reference: Reference) -> None:
 def test_impossible_configurations_are_refused(field: str, value: float) -> None:
     with pytest.raises(RiceError):
         dataclasses.replace(TINY16, **{field: value})
+
+
+def test_a_start_with_contrast_sees_no_plain_patch_and_takes_no_draw_from_others() -> None:
+    config = ViTConfig(width=64, depth=2, heads=4, patch=8, image_size=32)
+    torch.manual_seed(3)
+    vit = ViT(config)
+    before = vit.patch_embed.weight.clone()
+    begin_with_contrast(vit)
+    plain_13HW = torch.tensor([0.3, -1.2, 2.0]).view(1, 3, 1, 1).expand(1, 3, 32, 32)
+    assert vit.patch_embed(plain_13HW).abs().max() < 1e-5
+    assert vit.patch_embed(torch.randn(1, 3, 32, 32)).std() > 0.1
+    assert not torch.equal(before, vit.patch_embed.weight)
+    stds = [m.weight.std().item() for m in vit.blocks.modules() if isinstance(m, torch.nn.Linear)]
+    assert all(abs(std - 0.1) < 0.01 for std in stds)
