@@ -71,7 +71,8 @@ def reproduce_mini(
         out: Folder for everything; the same one resumes.
         jobs: Trainings and cells at a time. Default: one for each core.
     """
-    from reports.miniature.run import Miniature, cores
+    from probes.sweeps.local import cores
+    from reports.miniature.run import Miniature
     from rice.progress import BarProgress
 
     started = time.monotonic()

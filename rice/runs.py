@@ -1,6 +1,7 @@
 """Whose an output folder is: `run.json` says which run, and everything else is refused."""
 
 import contextlib
+import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -15,13 +16,14 @@ RUN = "run.json"
 def same_run(folder: Path, facts: Mapping[str, object]) -> None:
     """Write `facts` as the folder's run.json. Errors: RiceError where another run is there."""
     path = folder / RUN
+    facts = json.loads(json.dumps(facts))  # as they will be read: a tuple is a list
     if path.exists():
         found = read_object(path)
         wrong = [name for name in facts if found.get(name) != facts[name]]
         if wrong:
             name, was, now = _first_difference(wrong[0], found.get(wrong[0]), facts[wrong[0]])
             raise RiceError(f"{folder} holds another run: its {name} is {was!r}, not {now!r}; name another --out")
-    write_json(path, dict(facts))
+    write_json(path, facts)
 
 
 def _first_difference(name: str, was: object, now: object) -> tuple[str, object, object]:

@@ -24,7 +24,7 @@ class LocalHost:
     def __init__(self, jobs: int, gpus: Sequence[str]) -> None:
         self.devices: Sequence[str] = ["cuda:0" if gpus else "cpu"] * jobs
         self._gpus = [gpus[slot % len(gpus)] for slot in range(jobs)] if gpus else []
-        self._threads = max(1, _cores() // jobs)
+        self._threads = max(1, cores() // jobs)
 
     def start(self, cell: Cell, job: Job, slot: int) -> "LocalAttempt":
         """Start `python -m probes.sweeps.cell` tied to this process."""
@@ -145,5 +145,6 @@ def _driver_gpus() -> list[str]:
     return said.stdout.split() if said.returncode == 0 else []
 
 
-def _cores() -> int:
+def cores() -> int:
+    """Those that this process may use."""
     return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from reports.miniature.scores import Trained
 from reports.miniature.settings import MiniatureConfig
 
 Flags = Mapping[str, str]
@@ -66,11 +67,6 @@ def command(
     return ["train", "micro", "--data", str(root / arm.data), "--out", str(out), *words]
 
 
-def label(arm: str, seed: int, *, equal_time: bool = False) -> str:
-    """What the store of results calls an arm's encoder."""
-    return f"{arm} {'time ' if equal_time else ''}s{seed}"
-
-
-def folder(arm: str, seed: int, *, equal_time: bool = False) -> str:
+def folder(trained: Trained) -> str:
     """The run's, below OUT/runs."""
-    return label(arm, seed, equal_time=equal_time).replace(" ", "-")
+    return trained.name.replace(" ", "-")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from probes.sweeps.lifeline import kill_group
-from probes.sweeps.local import cell_environment, has_ended, start_tied
+from probes.sweeps.local import cell_environment, cores, has_ended, start_tied
 from rice.errors import RiceError
 from rice.files import make_folder
 from rice.progress import Progress
@@ -25,7 +25,7 @@ def run_all(jobs: Mapping[str, Sequence[str]], logs: Path, at_once: int, progres
     """
     make_folder(logs)
     waiting, running = dict(jobs), dict[str, tuple[Any, IO[bytes]]]()
-    environment = os.environ | cell_environment(max(1, (os.cpu_count() or 1) // at_once))
+    environment = os.environ | cell_environment(max(1, cores() // at_once))
     done = iter(progress.track(range(len(jobs)), label))
     try:
         next(done, None)
@@ -38,10 +38,8 @@ def run_all(jobs: Mapping[str, Sequence[str]], logs: Path, at_once: int, progres
                 next(done, None)
             time.sleep(_PAUSE_S)
     finally:
-        for process, log in running.values():
-            kill_group(process.pid)
-            process.wait()
-            log.close()
+        for job in running.values():
+            _end(*job)
 
 
 def _start(arguments: Sequence[str], environment: Mapping[str, str], path: Path) -> tuple[Any, IO[bytes]]:
@@ -50,11 +48,17 @@ def _start(arguments: Sequence[str], environment: Mapping[str, str], path: Path)
     return start_tied(command, dict(environment), log), log
 
 
-def _close(job: tuple[Any, IO[bytes]], name: str, logs: Path) -> None:
-    process, log = job
+def _end(process: Any, log: IO[bytes]) -> int:
+    """Its exit status; nothing of it is left."""
     kill_group(process.pid)
-    log.close()
-    if process.wait() != 0:
+    status: int = process.wait()
+    for stream in (process.stdin, process.stdout, log):
+        stream.close()
+    return status
+
+
+def _close(job: tuple[Any, IO[bytes]], name: str, logs: Path) -> None:
+    if _end(*job) != 0:
         path = logs / f"{name}.log"
         lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
         last = next((line for line in reversed(lines) if line.strip()), "it says nothing")

@@ -13,7 +13,6 @@ OUT/index.html        verdicts and tables, each number with its files
 """
 
 import dataclasses
-import os
 import statistics
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,9 +20,10 @@ from typing import Any
 
 import yaml
 
-from reports.miniature.arms import ARMS, PACKED, TEACHER, Arm, Flags, command, folder, label
+from reports.miniature.arms import ARMS, PACKED, TEACHER, Arm, Flags, command, folder
 from reports.miniature.data import SPLIT, write_pictures
 from reports.miniature.jobs import run_all
+from reports.miniature.scores import Budget, Trained
 from reports.miniature.settings import MiniatureConfig
 from rice.errors import RiceError
 from rice.files import atomic_folder, atomic_write, make_folder, read_json, write_json
@@ -70,11 +70,9 @@ class Miniature:
 
         config, out = self.config, self.out
         pictures = write_pictures(out / "pictures", config.scenes, config.size, config.world_seed, self.progress)
-        if not (out / PACKED / "done").is_file():
-            pack_split(open_split(pictures, SPLIT), out / PACKED, PackConfig(min_edge=8), self.progress)
-            (out / PACKED / "done").touch()
+        pack_split(open_split(pictures, SPLIT), out / PACKED, PackConfig(min_edge=8), self.progress)
         teacher = command(TEACHER, _TEACHER, config, out, out / "teacher", updates=config.teacher_updates, seed=0)
-        self._all({"teacher": teacher}, "teacher")
+        self._all({} if _done(out / "teacher") else {"teacher": teacher}, "teacher")
         encoder = f"rice:{out / 'teacher' / 'final'}"
         self._all({"curate": self._curation(pictures, encoder)}, "curate")
         kmeans = KMeansConfig(clusters=config.wholes)
@@ -110,50 +108,52 @@ class Miniature:
     def train(self, chosen: dict[str, Flags]) -> dict[str, Path]:
         """Every arm from every seed; name in the store of results -> folder of the run."""
         names: dict[str, Path] = {}
-        self._train_each(chosen, {arm.name: self.config.updates for arm in ARMS}, names, equal_time=False)
+        self._train_each(chosen, {arm.name: self.config.updates for arm in ARMS}, names, "updates")
         if self.config.equal_time:
-            self._train_each(chosen, self._timed_updates(), names, equal_time=True)
+            self._train_each(chosen, self._timed_updates(), names, "time")
         for seed in range(self.config.seeds):
-            names[label("random", seed)] = self._untrained(seed)
+            random = Trained("random", "updates", seed)
+            names[random.name] = self._untrained(random)
         return names
 
     def _train_each(
-        self, chosen: dict[str, Flags], updates: dict[str, int], names: dict[str, Path], *, equal_time: bool
+        self, chosen: dict[str, Flags], updates: dict[str, int], names: dict[str, Path], budget: Budget
     ) -> None:
         jobs = {}
         for seed in range(self.config.seeds):
             for arm in (arm for arm in ARMS if arm.name in updates):
-                place = self.out / RUNS / folder(arm.name, seed, equal_time=equal_time)
-                names[label(arm.name, seed, equal_time=equal_time)] = place
+                trained = Trained(arm.name, budget, seed)
+                names[trained.name] = place = self.out / RUNS / folder(trained)
                 count = updates[arm.name]
                 jobs[place.name] = command(
                     arm, chosen[arm.name], self.config, self.out, place, updates=count, seed=seed
                 )
         missing = {name: words for name, words in jobs.items() if not _done(self.out / RUNS / name)}
-        self._all(missing, "pretrain, equal time" if equal_time else "pretrain")
+        self._all(missing, f"pretrain, equal {budget}")
 
     def _timed_updates(self) -> dict[str, int]:
         """As many updates as take as long as rice's, by the median pace of seed 0; without arms that are no faster."""
-        paces = {name: _pace(self.out / RUNS / folder(name, 0)) for name in ("rice", *TIMED)}
+        paces = {name: _pace(self.out / RUNS / folder(Trained(name, "updates", 0))) for name in ("rice", *TIMED)}
         updates = {name: round(self.config.updates * paces[name] / paces["rice"]) for name in TIMED}
         return {name: count for name, count in updates.items() if count > self.config.updates}
 
-    def _untrained(self, seed: int) -> Path:
+    def _untrained(self, trained: Trained) -> Path:
         """The tower before its first update."""
         import torch
 
         from rice.encoders.region_checkpoint import save_rice
-        from rice.model.vit import ViT, begin_with_contrast
+        from rice.model.vit import ViT
+        from rice.train.final import new_tower
         from rice.train.recipe import micro
 
-        place = self.out / RUNS / folder("random", seed)
+        place = self.out / RUNS / folder(trained)
         if not _done(place):
             with torch.random.fork_rng(devices=[]), atomic_folder(place / "final") as temporary:
-                torch.manual_seed(seed)
-                tower = ViT(micro().vit)
-                begin_with_contrast(tower)
+                torch.manual_seed(trained.seed)
+                tower = new_tower(dataclasses.replace(micro(), target="image"))
+                assert isinstance(tower, ViT)
                 save_rice(tower, temporary)
-            write_json(place / "run.json", {"kind": "untrained", "seed": seed})
+            write_json(place / "run.json", {"kind": "untrained", "seed": trained.seed})
         return place
 
     def sweep(self, names: dict[str, Path]) -> None:
@@ -236,8 +236,3 @@ def _pace(run: Path) -> float:
     if not speeds:
         raise RiceError(f"expected speeds in {run / METRICS}, found none")
     return statistics.median(speeds)
-
-
-def cores() -> int:
-    """Those that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -78,4 +78,4 @@ _PROBES: tuple[dict[str, Any], ...] = (
     {"probe": "detection", "data": ["scenes"], **_DETECTION},
     {"probe": "tracking", "data": ["clips"], **_TRACKING},
 )
-"""As in the sweeps quickstart, text-mini, detection-mini and tracking-mini."""
+"""Near those of the sweeps quickstart, text-mini, detection-mini and tracking-mini."""

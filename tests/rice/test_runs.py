@@ -19,3 +19,10 @@ def test_another_run_is_refused_and_the_same_one_goes_on(tmp_path: Path) -> None
     same_run(tmp_path, {"seed": 0, "encoder": "a"})
     with pytest.raises(RiceError, match="its seed is 0, not 1"):
         same_run(tmp_path, {"seed": 1, "encoder": "a"})
+
+
+def test_facts_are_compared_as_they_are_read(tmp_path: Path) -> None:
+    for _ in range(2):
+        same_run(tmp_path, {"probes": ({"betas": (0.9, 0.98)},)})
+    with pytest.raises(RiceError, match="its probes is"):
+        same_run(tmp_path, {"probes": ({"betas": (0.9, 0.99)},)})

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from reports.miniature.arms import ARMS, TEACHER, command, folder, label
+from reports.miniature.arms import ARMS, TEACHER, command, folder
 from reports.miniature.claims import CLAIMS, NAMES
+from reports.miniature.scores import Trained
 from reports.miniature.settings import MiniatureConfig
 from rice.cli import main
 from rice.train.config import TrainConfig
@@ -70,4 +71,5 @@ def test_the_teacher_is_a_clip_of_the_same_recipe(asked: list[tuple[TrainConfig,
 def test_claims_and_tables_know_every_arm() -> None:
     assert {arm.name for arm in ARMS} | {"random"} == set(NAMES)
     assert {arm for claim in CLAIMS for arm in (claim.better, claim.than)} <= {arm.name for arm in ARMS}
-    assert (label("mlcd", 2, equal_time=True), folder("mlcd", 2, equal_time=True)) == ("mlcd time s2", "mlcd-time-s2")
+    timed = Trained("mlcd", "time", 2)
+    assert (timed.name, folder(timed)) == ("mlcd time s2", "mlcd-time-s2")
