@@ -37,6 +37,8 @@ _OBJECTS_AND_WORDS: dict[Layout, dict[str, tuple[int, int]]] = {
 }
 """Fewest and most in a scene of a layout that asks for other scenes than the rest."""
 
+_EASY_OBJECTS = {"objects": (2, 4)}
+
 _SHOWN = 12
 
 
@@ -50,6 +52,7 @@ def world(
     test: int = 100,
     frames: int = 24,
     seed: int = 0,
+    easy: bool = False,
     preview: bool = False,
 ) -> None:
     """Write generated pictures with masks, boxes and words, in a real benchmark's own layout.
@@ -74,17 +77,20 @@ def world(
         test: Number of them in `val` or `test`.
         frames: Length of a clip.
         seed: Another seed is another world.
+        easy: Of COCO's scenes and of crops: large things, plain backgrounds, and the four textures as categories.
         preview: Also write OUT/preview.png: some of `train` with outlines, boxes and names.
     """
-    own = _OBJECTS_AND_WORDS.get(layout, {})
-    config = WorldConfig(kind=kind, layout=layout, size=size, train=train, test=test, frames=frames, seed=seed, **own)
+    own = _EASY_OBJECTS if easy else _OBJECTS_AND_WORDS.get(layout, {})
+    config = WorldConfig(
+        kind=kind, layout=layout, size=size, train=train, test=test, frames=frames, seed=seed, easy=easy, **own
+    )
     folder = materialise(config, out, BarProgress())
     held_out = TEST_NAMES[layout]
     print(f"{train} {kind} in train, {test} in {held_out}, {size} px, as {_LAYOUTS[kind, layout]}")  # noqa: T201
     print(f"written to {folder}")  # noqa: T201
     if preview:
         with atomic_write(folder / "preview.png", "wb") as file:
-            contact_sheet(_shown(config)).save(file, format="PNG")
+            contact_sheet(_shown(config), config.categories).save(file, format="PNG")
         print(f"preview in {folder / 'preview.png'}")  # noqa: T201
 
 

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from rice.data.world.actors import CATEGORIES
 from rice.data.world.clip import Clip, ClipConfig, draw_clip
 from rice.data.world.draws import VERSION, Part
 from rice.data.world.layouts import write_clips, write_coco, write_image_folder
@@ -17,6 +18,7 @@ from rice.data.world.layouts_text import write_icdar
 from rice.data.world.layouts_tracking import write_got10k, write_lasot, write_tnl2k, write_trackingnet
 from rice.data.world.scene import Scene, SceneConfig, draw_crop, draw_scene
 from rice.data.world.target import Track, draw_tracks
+from rice.data.world.textures import TEXTURES
 from rice.data.world.words import MADE_UP
 from rice.errors import RiceError
 from rice.files import atomic_folder, read_json, sha256_json, write_json
@@ -63,6 +65,9 @@ _SCENES: dict[Layout, tuple[dict[str, Any], ...]] = {
 """What a layout's scenes have that others have not; where there are several kinds, they take turns. Of llava: few large
 things, all of which can be named; or a digit. Of refer: larger ones, for a segmenter of a million parameters."""
 
+_EASY_PLAIN = 0.8
+_EASY_SCENES: dict[str, Any] = {"clutter": (0, 0), "radius": (0.17, 0.30), "visible": 0.5, "plain": _EASY_PLAIN}
+
 _STAMP = "world.json"
 _SIZES = (64, 2048)
 _MOST_OBJECTS = 64
@@ -90,6 +95,8 @@ class WorldConfig:
             (expressions with their masks as refCOCO and gRefCOCO, captions and conversations in LISA's tree). Of
             clips: YouTube-VOS' (named coco), or, with one target a clip, GOT-10k's (with a test split, half as large
             as val and held out too, that has only the first frame's box), LaSOT's, TrackingNet's or TNL2K's.
+        easy: Of COCO's scenes and of crops: what an encoder that trained for minutes can tell apart. Large things on
+            mostly plain backgrounds, and the categories are the four textures alone.
     """
 
     kind: Kind = "scenes"
@@ -101,6 +108,7 @@ class WorldConfig:
     frames: int = 24
     seed: int = 0
     layout: Layout = "coco"
+    easy: bool = False
 
     def __post_init__(self) -> None:
         """Errors: RiceError naming the field."""
@@ -113,6 +121,8 @@ class WorldConfig:
             raise RiceError(
                 f"expected kind {of_layout} for layout {self.layout}, got {self.kind}; leave the layout out"
             )
+        if self.easy and (self.layout != "coco" or self.kind == "clips"):
+            raise RiceError(f"expected easy with scenes in COCO's layout or crops, got {self.kind} as {self.layout}")
         _within("size", self.size, *_SIZES)
         _within("train", self.train, 1, _SEEDS - 1)
         _within("test", self.test, 1, _SEEDS - 1)
@@ -125,6 +135,11 @@ class WorldConfig:
     def fingerprint(self) -> str:
         """SHA-256 of the generator's version and of these fields: they decide every annotation."""
         return sha256_json({"version": VERSION, **_plain(self)})
+
+    @property
+    def categories(self) -> tuple[str, ...]:
+        """Their names, by index."""
+        return TEXTURES if self.easy else CATEGORIES
 
 
 def materialise(config: WorldConfig, folder: Path, progress: Progress | None = None) -> Path:
@@ -152,13 +167,24 @@ def scenes(config: WorldConfig, part: Part) -> Iterator[Scene]:
 def _scenes(config: WorldConfig, part: Part, indices: range) -> Iterator[Scene]:
     size = {"height": config.size, "width": config.size}
     shared: dict[str, Any] = size | {"objects": config.objects, "words": config.words}
-    kinds = [SceneConfig(**shared | own) for own in _SCENES.get(config.layout, ({},))]
-    return (draw_scene(kinds[index % len(kinds)], part, config.seed, index) for index in indices)
+    owns = (_EASY_SCENES,) if config.easy else _SCENES.get(config.layout, ({},))
+    kinds = [SceneConfig(**shared | own) for own in owns]
+    drawn = (draw_scene(kinds[index % len(kinds)], part, config.seed, index) for index in indices)
+    return map(_by_texture, drawn) if config.easy else drawn
+
+
+def _by_texture(scene: Scene) -> Scene:
+    things = (dataclasses.replace(thing, category=thing.category % len(TEXTURES)) for thing in scene.objects)
+    return dataclasses.replace(scene, objects=tuple(things))
 
 
 def crops(config: WorldConfig, part: Part) -> Iterator[tuple[Scene, int]]:
     """The crops of one part with their categories, which take turns."""
-    return (draw_crop(config.size, part, config.seed, index) for index in range(_count(config, part)))
+    indices = range(_count(config, part))
+    if not config.easy:
+        return (draw_crop(config.size, part, config.seed, index) for index in indices)
+    drawn = (draw_crop(config.size, part, config.seed, index, _EASY_PLAIN) for index in indices)
+    return ((_by_texture(scene), category % len(TEXTURES)) for scene, category in drawn)
 
 
 def clips(config: WorldConfig, part: Part) -> Iterator[Clip]:
@@ -204,7 +230,8 @@ def _write_split(config: WorldConfig, folder: Path, split: _Split, progress: Pro
         drawn = _scenes(config, split.part, split.indices)
         _scene_writer(config)(folder, split.name, progress.track(drawn, label, total))
     elif config.kind == "crops":
-        write_image_folder(folder, split.name, progress.track(crops(config, split.part), label, total))
+        drawn_crops = progress.track(crops(config, split.part), label, total)
+        write_image_folder(folder, split.name, drawn_crops, config.categories)
     elif config.layout in _TRACK_WRITERS:
         followed = draw_tracks(_clip_config(config), split.part, config.seed, split.indices)
         _TRACK_WRITERS[config.layout](folder, split.name, progress.track(followed, label, total))
@@ -214,7 +241,7 @@ def _write_split(config: WorldConfig, folder: Path, split: _Split, progress: Pro
 
 def _scene_writer(config: WorldConfig) -> Callable[[Path, str, Iterable[Scene]], None]:
     writers: dict[Layout, Callable[[Path, str, Iterable[Scene]], None]] = {
-        "coco": write_coco,
+        "coco": partial(write_coco, names=config.categories),
         "lvis": partial(write_lvis, seed=config.seed),
         "roboflow": write_roboflow,
         "voc": write_voc,
@@ -239,8 +266,10 @@ def _check_same(config: WorldConfig, folder: Path) -> None:
 
 
 def _plain(config: WorldConfig) -> dict[str, Any]:
-    """A layout that is not named has no entry: worlds are older than their layouts, and keep their fingerprints."""
-    return {key: value for key, value in dataclasses.asdict(config).items() if (key, value) != ("layout", "coco")}
+    """Layouts and ease have no entry by default: worlds are older than both, and keep their fingerprints."""
+    younger = {"layout": "coco", "easy": False}
+    fields = dataclasses.asdict(config).items()
+    return {key: value for key, value in fields if key not in younger or value != younger[key]}
 
 
 def _within(name: str, value: int, low: int, high: int) -> None:

@@ -8,7 +8,7 @@ Layouts of other detection sets: rice.data.world.layouts_detection. Of tracking:
 text: rice.data.world.layouts_text. Of what is written about pictures: rice.data.world.layouts_llava, layouts_refer.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -29,11 +29,14 @@ _LARGEST_PNG = 512
 _FPS = Fraction(12)
 
 
-def write_coco(folder: Path, split: str, scenes: Iterable[Scene]) -> None:
-    """Write scenes as one split of a COCO dataset. Ids count from 1; segmentations are compressed run lengths."""
+def write_coco(folder: Path, split: str, scenes: Iterable[Scene], names: Sequence[str] = CATEGORIES) -> None:
+    """Write scenes as one split of a COCO dataset. Ids count from 1; segmentations are compressed run lengths.
+
+    names: what the objects' categories are indices of.
+    """
     images, things = write_pictures(folder, split, scenes)
     annotations = [thing for image in images for thing in things[image["id"]]]
-    document = coco_document(split, coco_categories(), images, annotations)
+    document = coco_document(split, coco_categories(names), images, annotations)
     write_json(folder / "annotations" / f"instances_{split}.json", document)
 
 
@@ -69,9 +72,9 @@ def coco_document(
     }
 
 
-def coco_categories() -> list[dict[str, Any]]:
-    """COCO's category table: ids from 1 in the order of CATEGORIES, the shape as supercategory."""
-    return [{"id": index + 1, "name": name, "supercategory": name.split()[-1]} for index, name in enumerate(CATEGORIES)]
+def coco_categories(names: Sequence[str] = CATEGORIES) -> list[dict[str, Any]]:
+    """COCO's category table: ids from 1 in the order of `names`, the last word (a shape) as supercategory."""
+    return [{"id": index + 1, "name": name, "supercategory": name.split()[-1]} for index, name in enumerate(names)]
 
 
 def coco_annotation(thing: SceneObject, image_id: int) -> dict[str, Any]:
@@ -87,10 +90,12 @@ def coco_annotation(thing: SceneObject, image_id: int) -> dict[str, Any]:
     }
 
 
-def write_image_folder(folder: Path, split: str, crops: Iterable[tuple[Scene, int]]) -> None:
-    """Write one picture per (scene, category index), in a folder for each category that occurs."""
+def write_image_folder(
+    folder: Path, split: str, crops: Iterable[tuple[Scene, int]], names: Sequence[str] = CATEGORIES
+) -> None:
+    """Write one picture per (scene, index into `names`), in a folder for each category that occurs."""
     for index, (scene, category) in enumerate(crops):
-        path = folder / split / CATEGORIES[category].replace(" ", "_")
+        path = folder / split / names[category].replace(" ", "_")
         path.mkdir(parents=True, exist_ok=True)
         save_picture(path / f"{index:06d}{picture_suffix(scene.image)}", scene.image)
 

@@ -13,9 +13,9 @@ _TILE = 384
 _WORD_COLOUR = (255, 255, 255)
 
 
-def contact_sheet(scenes: Sequence[Scene]) -> Image.Image:
-    """Scenes in rows of four, each enlarged by a whole factor to about 384 pixels."""
-    tiles = [_tile(scene) for scene in scenes]
+def contact_sheet(scenes: Sequence[Scene], names: Sequence[str] = CATEGORIES) -> Image.Image:
+    """Scenes in rows of four, each enlarged by a whole factor to about 384 pixels. names: of the categories."""
+    tiles = [_tile(scene, names) for scene in scenes]
     width, height = tiles[0].size
     sheet = Image.new("RGB", (_COLUMNS * width, -(-len(tiles) // _COLUMNS) * height))
     for index, tile in enumerate(tiles):
@@ -23,7 +23,7 @@ def contact_sheet(scenes: Sequence[Scene]) -> Image.Image:
     return sheet
 
 
-def _tile(scene: Scene) -> Image.Image:
+def _tile(scene: Scene, names: Sequence[str]) -> Image.Image:
     height, width, _ = scene.image.shape
     scale = max(round(_TILE / max(height, width)), 1)
     pixels = scene.image.repeat(scale, axis=0).repeat(scale, axis=1)
@@ -32,7 +32,7 @@ def _tile(scene: Scene) -> Image.Image:
     tile = Image.fromarray(pixels)
     for thing in scene.objects:
         box = [edge * scale for edge in thing.box]
-        draw_box(tile, box, distinct_colour(thing.identity + 1), CATEGORIES[thing.category])
+        draw_box(tile, box, distinct_colour(thing.identity + 1), names[thing.category])
     for word in scene.words:
         ImageDraw.Draw(tile).polygon([(x * scale, y * scale) for x, y in word.quad], outline=_WORD_COLOUR)
         draw_box(tile, [edge * scale for edge in word.box], _WORD_COLOUR, word.text)

@@ -133,10 +133,13 @@ def draw_scene(config: SceneConfig, part: Part, seed: int, index: int) -> Scene:
     return _picture(dice, part, config, palette, placed, prints)
 
 
-def draw_crop(size: int, part: Part, seed: int, index: int) -> tuple[Scene, int]:
-    """A square picture of one object before others and clutter, and its category: `index` modulo their number."""
+def draw_crop(size: int, part: Part, seed: int, index: int, plain: float = PLAIN) -> tuple[Scene, int]:
+    """A square picture of one object before others and clutter, and its category: `index` modulo their number.
+
+    plain: chance of a part of the background to have no texture.
+    """
     dice = Dice(CROPS, part, seed, index)
-    config = SceneConfig(height=size, width=size, radius=(0.14, 0.34))
+    config = SceneConfig(height=size, width=size, radius=(0.14, 0.34), plain=plain)
     palette = draw_palette(dice)
     occlusion = Occlusion(size, size)
     category, radius = index % len(CATEGORIES), size * dice.real(0.25, 0.36)
