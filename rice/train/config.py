@@ -65,10 +65,13 @@ class OptimiserConfig:
         eps: Added to the root of the second moment.
         warmup: Share of the steps that warms up linearly; a cosine to zero follows.
         clip: Largest gradient norm over the tower and the sampled centres together.
+        muon: Peak rate of Muon, which then moves the matrices of blocks and region layers instead of AdamW (0.02 is
+            common); 0: AdamW moves all.
     """
 
     learning_rate: float = 1e-3
     weight_decay: float = 0.2
+    muon: float = 0.0
     betas: tuple[float, float] = (0.9, 0.98)
     eps: float = 1e-8
     warmup: float = 0.1
@@ -79,6 +82,7 @@ class OptimiserConfig:
         limits = {
             "learning_rate": 0 < self.learning_rate < math.inf,
             "weight_decay": 0 <= self.weight_decay < math.inf,
+            "muon": 0 <= self.muon < math.inf,
             "betas": all(0 <= beta < 1 for beta in self.betas),
             "eps": 0 < self.eps < math.inf,
             "warmup": 0 <= self.warmup <= 1,

@@ -11,13 +11,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.checkpoint.state_dict import (
-    StateDictOptions,
-    get_model_state_dict,
-    get_optimizer_state_dict,
-    set_model_state_dict,
-    set_optimizer_state_dict,
-)
+from torch.distributed.checkpoint.state_dict import get_model_state_dict, set_model_state_dict
 from torch.nn.parallel import DistributedDataParallel
 
 from rice.data.captions import has_text
@@ -29,9 +23,8 @@ from rice.model.region import RiceModel
 from rice.model.vit import Block, ViT
 from rice.train.captions import CaptionModel, Pairs
 from rice.train.config import TrainConfig
+from rice.train.optimiser import TowerOptimiser
 from rice.train.world import World
-
-_FLAT = StateDictOptions(flatten_optimizer_state_dict=True)
 
 Tower = RiceModel | ViT | CaptionModel
 
@@ -75,16 +68,9 @@ class Learner:
         self.bf16 = uses_bf16(config, world.device)
         self.embedder = Embedder(tower).to(world.device).train()
         self._wrapped = self._parallel()
-        optimiser = config.optimiser
         self.parameters = [p for p in self.embedder.parameters() if p.requires_grad]
-        self.optimiser = torch.optim.AdamW(
-            self._groups(),
-            lr=optimiser.learning_rate,
-            betas=optimiser.betas,
-            eps=optimiser.eps,
-            weight_decay=optimiser.weight_decay,
-            fused=True,
-        )
+        captions = isinstance(tower, CaptionModel)
+        self.optimiser = TowerOptimiser(self.embedder, config.optimiser, spare_vectors=captions)
         mean, std = (torch.tensor(v, device=world.device).view(1, 3, 1, 1) * 255 for v in (CLIP_MEAN, CLIP_STD))
         self._mean, self._std = mean, std
 
@@ -97,7 +83,7 @@ class Learner:
         captions = self.config.target == "captions"
         losses = [self._contrast(batch)] if captions else self._discriminate(batch, step, regions)
         total = torch.stack(losses).sum()
-        self.optimiser.zero_grad(set_to_none=True)
+        self.optimiser.zero_grad()
         total.backward()  # type: ignore[no-untyped-call]
         norm = self._clip_and_update(rate, moves=regions > 0)
         return torch.stack([total.detach(), *(loss.detach() for loss in losses), norm])
@@ -124,14 +110,14 @@ class Learner:
         """Tensors and DTensors of tower, optimiser and banks, which alias the live ones."""
         return {
             "model": get_model_state_dict(self.embedder),
-            "optimiser": get_optimizer_state_dict(self.embedder, self.optimiser, options=_FLAT),
+            "optimiser": self.optimiser.state(self.embedder),
             "banks": {name: bank.state() for name, bank in self.banks.items()},
         }
 
     def restore(self, state: dict[str, Any]) -> None:
         """Take over a state of `state`'s form; the banks' tensors are their own already."""
         set_model_state_dict(self.embedder, state["model"])
-        set_optimizer_state_dict(self.embedder, self.optimiser, state["optimiser"], options=_FLAT)
+        self.optimiser.restore(self.embedder, state["optimiser"])
 
     def labelled(self, batch: Batch) -> int:
         """Regions of this rank with a label for any bank: what the loss is the mean over; or captioned pictures."""
@@ -169,13 +155,6 @@ class Learner:
         with self._precision():
             return self._wrapped((images - self._mean) / self._std, *others)
 
-    def _groups(self) -> list[dict[str, Any]]:
-        """What decays, and what does not."""
-        if not isinstance(self.tower, CaptionModel):
-            return [{"params": self.parameters}]
-        matrices, others = ([p for p in self.parameters if (p.ndim > 1) == wanted] for wanted in (True, False))
-        return [{"params": matrices}, {"params": others, "weight_decay": 0.0}]
-
     def _targets(self, batch: Batch) -> list[Targets]:
         config = self.config
         labels = {"object": batch.object_labels, "ocr": batch.ocr_labels, "image": batch.image_labels[:, None]}
@@ -191,9 +170,7 @@ class Learner:
         coefficient = (self.config.optimiser.clip / (norm + 1e-6)).clamp(max=1.0)
         if moves:
             torch._foreach_mul_(gradients, coefficient)
-            for group in self.optimiser.param_groups:
-                group["lr"] = rate
-            self.optimiser.step()
+            self.optimiser.step(rate)
             for bank in self.banks.values():
                 bank.step(rate, coefficient)
             if isinstance(self.tower, CaptionModel):

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from rice.data.stream import StreamConfig
 from rice.loss import ClusterLoss
+from rice.model.region import RegionConfig
 from rice.recipes import summary
 from rice.train.config import MachineConfig, OptimiserConfig, TextConfig, TrainConfig
 
@@ -96,11 +97,15 @@ def micro() -> TrainConfig:
     rice train micro --data SHARDS --out OUT
     One recipe for all of its arms, so that they differ in what they learn from and in nothing else. Nothing is
     mirrored: where text is known it never is, and an arm that does not know it would see other pictures.
+    Muon learns twice as fast as AdamW here. One region layer, whose queries are the means of boxes: behind two layers
+    that ask with the class token, most of what is learnt in so few updates stays in the layers, which are dropped.
     """
     return TrainConfig(
         tower="micro8",
         begin="contrast",
-        stream=StreamConfig(size=64, crop_scale=(0.3, 0.7), flip=0.0, min_edge=8.0),
+        region=RegionConfig(layers=1, query="roi_align"),
+        optimiser=OptimiserConfig(muon=0.02),
+        stream=StreamConfig(size=64, crop_scale=(0.35, 0.7), flip=0.0, min_edge=16.0, regions=6),
         loss=ClusterLoss(scale=16.0, margin=0.1),
         text=TextConfig(width=64, layers=2, heads=4, context=40),
         rho=1.0,
