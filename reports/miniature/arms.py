@@ -27,7 +27,7 @@ class Arm:
 PACKED, CURATED, WHOLE = "packed", "curated/shards", "whole/shards"
 """Folders of shards: annotated boxes and captions; proposed regions and text; image-level labels."""
 
-_RATES = ("0.001", "0.003")
+_RATES = ("0.001", "0.002")
 _LOSSES = (("64", "0.3"), ("16", "0.1"))
 """Scale and margin: the paper's, and what suits few classes and short training."""
 _CLUSTERS: tuple[Flags, ...] = tuple(
@@ -46,7 +46,7 @@ ARMS = (
     Arm("clip", PACKED, {"target": "captions"}, _CAPTIONS),
     Arm("oracle", PACKED, {}, _CLUSTERS),
 )
-TEACHER = Arm("teacher", PACKED, {"target": "captions"}, ())
+TEACHER = Arm("teacher", "teacher-packed", {"target": "captions", "stream.crop-scale": "0.6 1.0"}, ())
 """The CLIP whose features are clustered."""
 
 
@@ -63,7 +63,7 @@ def command(
         "machine.keep": "1",
     }
     flags = {**own, **arm.flags, **chosen}
-    words = [part for name, value in flags.items() for part in (f"--{name}", value)]
+    words = [part for name, value in flags.items() for part in (f"--{name}", *value.split())]
     return ["train", "micro", "--data", str(root / arm.data), "--out", str(out), *words]
 
 

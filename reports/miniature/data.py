@@ -2,11 +2,15 @@
 
     FOLDER/pretrain/*.png, annotations/instances_pretrain.json, annotations/captions_pretrain.json
 
+The arms' pictures show several things each, and most have a word. The teacher has pictures of its own, of one thing
+each: a CLIP that trains for minutes learns nothing from captions that name several.
+
 The probes draw from the parts TRAIN and TEST: other seeds, and TEST's backgrounds, texture parameters, fonts and words
 occur nowhere else (`rice.data.world.draws.Part`).
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from rice.data.world import CATEGORIES, Part, Scene, SceneConfig, draw_scene
@@ -24,25 +28,29 @@ _TOLD = 0.8
 """Chance of a thing to be in its picture's caption: nobody tells all."""
 
 
-def scene_config(size: int) -> SceneConfig:
-    """What a picture to pretrain on holds: several things, and a word in most."""
-    return SceneConfig(
+def scene_config(size: int, *, single: bool = False) -> SceneConfig:
+    """What a picture to pretrain on holds: several things, and a word in most; or one thing alone."""
+    many = SceneConfig(
         height=size,
         width=size,
-        objects=(2, 5),
-        clutter=(0, 1),
+        objects=(2, 4),
+        clutter=(0, 0),
         words=(0, 2),
-        radius=(0.14, 0.28),
-        em=(0.13, 0.2),
+        radius=(0.17, 0.30),
+        em=(0.12, 0.2),
+        visible=0.5,
+        plain=0.8,
         made_up=MADE_UP,
     )
+    return replace(many, objects=(1, 1), words=(0, 1), radius=(0.28, 0.42), visible=0.6) if single else many
 
 
-def write_pictures(folder: Path, count: int, size: int, seed: int, progress: Progress) -> Path:
-    """Write `count` scenes, whole or not at all; returns the folder."""
+def write_pictures(folder: Path, count: int, size: int, seed: int, progress: Progress, *, single: bool = False) -> Path:
+    """Write `count` scenes, whole or not at all; returns the folder. `single`: as of `scene_config`."""
     if folder.is_dir():
         return folder
-    config, captions = scene_config(size), list[str]()
+    config, captions = scene_config(size, single=single), list[str]()
+    what = "draw the teacher's pictures" if single else "draw pictures"
 
     def drawn() -> Iterator[Scene]:
         for index in range(count):
@@ -51,7 +59,7 @@ def write_pictures(folder: Path, count: int, size: int, seed: int, progress: Pro
             yield scene
 
     with atomic_folder(folder) as temporary:
-        write_coco(temporary, SPLIT, progress.track(drawn(), "draw pictures", count))
+        write_coco(temporary, SPLIT, progress.track(drawn(), what, count))
         rows = [{"id": id_, "image_id": id_, "caption": text} for id_, text in enumerate(captions, start=1)]
         write_json(temporary / "annotations" / f"captions_{SPLIT}.json", {"annotations": rows})
     return folder

@@ -3,7 +3,7 @@
 OUT/run.json          the settings
 OUT/pictures          scenes with captions and annotations, in COCO's layout
 OUT/packed            the same as shards: annotated boxes and captions
-OUT/teacher           the CLIP whose features are clustered
+OUT/teacher           the CLIP whose features are clustered; OUT/teacher-pictures, -packed: what it learns from
 OUT/curated           proposed regions, text, clusters: `rice curate`
 OUT/whole             clusters of whole pictures
 OUT/search            short runs, their scores on validation scenes; chosen.json: what each arm is trained with
@@ -21,6 +21,7 @@ from typing import Any
 import yaml
 
 from reports.miniature.arms import ARMS, PACKED, TEACHER, Arm, Flags, command, folder
+from reports.miniature.claims import UNRANKED
 from reports.miniature.data import SPLIT, write_pictures
 from reports.miniature.jobs import run_all
 from reports.miniature.scores import Budget, Trained
@@ -39,6 +40,8 @@ TIMED = ("mlcd", "unicom", "clip")
 _VALIDATION = 1
 """Added to the seed of the world for the scenes that settings are chosen on."""
 _SEARCH_SEED = 100
+_TEACHERS = 1000
+"""Added to the seed of the world for the teacher's pictures."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -71,6 +74,15 @@ class Miniature:
         config, out = self.config, self.out
         pictures = write_pictures(out / "pictures", config.scenes, config.size, config.world_seed, self.progress)
         pack_split(open_split(pictures, SPLIT), out / PACKED, PackConfig(min_edge=8), self.progress)
+        singles = write_pictures(
+            out / "teacher-pictures",
+            config.teacher_scenes,
+            config.size,
+            config.world_seed + _TEACHERS,
+            self.progress,
+            single=True,
+        )
+        pack_split(open_split(singles, SPLIT), out / TEACHER.data, PackConfig(min_edge=8), self.progress)
         teacher = command(TEACHER, _TEACHER, config, out, out / "teacher", updates=config.teacher_updates, seed=0)
         self._all({} if _done(out / "teacher") else {"teacher": teacher}, "teacher")
         encoder = f"rice:{out / 'teacher' / 'final'}"
@@ -106,14 +118,13 @@ class Miniature:
         return _flags(chosen)
 
     def train(self, chosen: dict[str, Flags]) -> dict[str, Path]:
-        """Every arm from every seed; name in the store of results -> folder of the run."""
+        """Every arm from every seed, those that no claim names from one; name in the store of results -> its folder."""
         names: dict[str, Path] = {}
         self._train_each(chosen, {arm.name: self.config.updates for arm in ARMS}, names, "updates")
         if self.config.equal_time:
             self._train_each(chosen, self._timed_updates(), names, "time")
-        for seed in range(self.config.seeds):
-            random = Trained("random", "updates", seed)
-            names[random.name] = self._untrained(random)
+        random = Trained("random", "updates", 0)
+        names[random.name] = self._untrained(random)
         return names
 
     def _train_each(
@@ -121,7 +132,7 @@ class Miniature:
     ) -> None:
         jobs = {}
         for seed in range(self.config.seeds):
-            for arm in (arm for arm in ARMS if arm.name in updates):
+            for arm in (arm for arm in ARMS if arm.name in updates and (seed == 0 or arm.name not in UNRANKED)):
                 trained = Trained(arm.name, budget, seed)
                 names[trained.name] = place = self.out / RUNS / folder(trained)
                 count = updates[arm.name]
@@ -176,9 +187,9 @@ class Miniature:
             "-k": config.regions,
             "--encoder": encoder,
             "--min-edge": config.size,
-            "--min-region": 14,
-            "--most-regions": 10,
-            "--read-shortest": 384,
+            "--min-region": 20,
+            "--most-regions": 8,
+            "--read-shortest": 256,
         }
         return ["curate", str(pictures / SPLIT), *(str(part) for pair in flags.items() for part in pair)]
 
@@ -211,7 +222,7 @@ class Miniature:
             run_all(jobs, self.out / "logs", self.at_once, self.progress, what)
 
 
-_TEACHER = {"optimiser.learning-rate": "0.002"}
+_TEACHER = {"optimiser.learning-rate": "0.001"}
 
 
 def _flags(chosen: Mapping[str, Any]) -> dict[str, Flags]:

@@ -19,10 +19,11 @@ class MiniatureConfig:
         size: Their edge, in pixels.
         updates: Of every arm at equal updates.
         batch: Pictures of an update.
+        teacher_scenes: Pictures, of one thing each, that the teacher learns from.
         teacher_updates: Of the CLIP whose features are clustered: it is the pipeline's own, and no arm.
         regions: K of the regions' clusters.
         wholes: K of the whole pictures' clusters.
-        seeds: Pretrainings of each arm.
+        seeds: Pretrainings of each arm that a claim names; the oracle and the random weights have one.
         search: Share of the updates that a run of the search has.
         equal_time: Also train mlcd, unicom and clip for as long as rice took.
         world_seed: Of all generated data.
@@ -30,11 +31,12 @@ class MiniatureConfig:
         probes: As in a sweep's file.
     """
 
-    scenes: int = 6000
+    scenes: int = 5000
     size: int = 96
-    updates: int = 1200
+    updates: int = 800
     batch: int = 64
-    teacher_updates: int = 4800
+    teacher_scenes: int = 6000
+    teacher_updates: int = 1200
     regions: int = 96
     wholes: int = 96
     seeds: int = 3
@@ -46,14 +48,14 @@ class MiniatureConfig:
 
     def __post_init__(self) -> None:
         """Errors: RiceError naming the fields."""
-        least_one = ("scenes", "size", "updates", "batch", "teacher_updates", "regions", "wholes", "seeds")
-        holds = {name: getattr(self, name) >= 1 for name in least_one} | {"search": 0 < self.search <= 1}
+        counts = ("scenes", "size", "updates", "batch", "teacher_scenes", "teacher_updates", "regions", "wholes")
+        holds = {name: getattr(self, name) >= 1 for name in (*counts, "seeds")} | {"search": 0 < self.search <= 1}
         check_ranges(self, holds, VERB)
 
 
 _WORLDS: dict[str, dict[str, Any]] = {
-    "scenes": {"kind": "scenes", "size": 96, "objects": [2, 5], "train": 600, "test": 200},
-    "crops": {"kind": "crops", "size": 96, "train": 480, "test": 240},
+    "scenes": {"kind": "scenes", "size": 96, "objects": [2, 4], "train": 600, "test": 200, "easy": True},
+    "crops": {"kind": "crops", "size": 96, "train": 480, "test": 240, "easy": True},
     "words": {"kind": "scenes", "layout": "icdar", "size": 192, "objects": [2, 4], "words": [8, 12], "train": 400,
               "test": 100},
     "clips": {"kind": "clips", "layout": "lasot", "size": 128, "objects": [1, 1], "frames": 20, "train": 40,
@@ -64,7 +66,7 @@ _WORLDS: dict[str, dict[str, Any]] = {
 _DETECTION: dict[str, Any] = {
     "epochs": 6, "batch": 8, "learning_rate": 0.001, "warmup": 50, "milestones": [], "clip": 1.0, "heads.channels": 32,
     "heads.hidden": 64, "heads.rpn_convs": 1, "heads.box_convs": 1, "heads.mask_convs": 1, "heads.rpn_samples": 64,
-    "heads.rpn_top": [200, 100], "heads.proposals": 50, "heads.roi_samples": 32,
+    "heads.rpn_top": [128, 64], "heads.proposals": 32, "heads.roi_samples": 32,
 }  # fmt: skip
 _TRACKING: dict[str, Any] = {
     "epochs": 1, "epoch_pairs": 2160, "batch": 12, "learning_rate": 0.003, "warmup": 10, "drop_at": None, "clip": 1.0,
