@@ -25,7 +25,7 @@ SPLIT = "pretrain"
 _CAPTIONS = 6
 """First entry of the captions' streams, beside those of the world."""
 _TOLD = 0.8
-"""Chance of a thing to be in its picture's caption: nobody tells all."""
+"""Chance of a thing to be in its picture's caption, beside others: nobody tells all."""
 
 
 def scene_config(size: int, *, single: bool = False) -> SceneConfig:
@@ -55,7 +55,7 @@ def write_pictures(folder: Path, count: int, size: int, seed: int, progress: Pro
     def drawn() -> Iterator[Scene]:
         for index in range(count):
             scene = draw_scene(config, Part.PRETRAIN, seed, index)
-            captions.append(caption(scene, seed, index))
+            captions.append(caption(scene, seed, index, told=1.0 if single else _TOLD))
             yield scene
 
     with atomic_folder(folder) as temporary:
@@ -65,10 +65,13 @@ def write_pictures(folder: Path, count: int, size: int, seed: int, progress: Pro
     return folder
 
 
-def caption(scene: Scene, seed: int, index: int) -> str:
-    """Some of the things by category, in any order, and the words: what people write under pictures."""
+def caption(scene: Scene, seed: int, index: int, told: float = _TOLD) -> str:
+    """Some of the things by category, in any order, and the words: what people write under pictures.
+
+    told: chance of a thing to be named.
+    """
     dice = Dice(_CAPTIONS, Part.PRETRAIN, seed, index)
-    names = [f"a {CATEGORIES[thing.category]}" for thing in scene.objects if dice.chance(_TOLD)]
+    names = [f"a {CATEGORIES[thing.category]}" for thing in scene.objects if dice.chance(told)]
     order = sorted((dice.integer(0, 2**32), name) for name in names)
     things = " and ".join(name for _, name in order) or "some things"
     return "".join([things, *(f', the word "{word.text}"' for word in scene.words)])

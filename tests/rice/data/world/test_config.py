@@ -5,7 +5,7 @@ import subprocess
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import pytest
@@ -14,8 +14,9 @@ from pycocotools.coco import COCO
 
 from rice.cli import main
 from rice.data.coco import find_splits, open_split, role
-from rice.data.world import CATEGORIES, Part, WorldConfig, materialise
+from rice.data.world import CATEGORIES, Part, SceneConfig, WorldConfig, draw_crop, draw_scene, materialise
 from rice.data.world.config import clips, crops, scenes
+from rice.data.world.textures import TEXTURES
 from rice.errors import RiceError
 
 T = TypeVar("T")
@@ -78,6 +79,46 @@ def test_crops_lie_in_their_category(tmp_path: Path) -> None:
         for index, (scene, category) in enumerate(crops(config, part)):
             path = root / split / CATEGORIES[category].replace(" ", "_") / f"{index:06d}.png"
             np.testing.assert_array_equal(np.asarray(Image.open(path)), scene.image)
+
+
+def test_an_easy_world_names_the_texture_of_each_thing_that_the_full_one_would(tmp_path: Path) -> None:
+    config = WorldConfig(size=72, train=12, test=3, objects=(2, 4), easy=True)
+    root = materialise(config, tmp_path / "easy")
+    dataset = COCO(root / "annotations" / "instances_train.json")
+    assert [dataset.cats[id_]["name"] for id_ in sorted(dataset.cats)] == list(TEXTURES)
+    full = SceneConfig(
+        height=72,
+        width=72,
+        objects=(2, 4),
+        clutter=(0, 0),
+        words=config.words,
+        radius=(0.17, 0.3),
+        visible=0.5,
+        plain=0.8,
+    )
+    for index in range(config.train):
+        scene = draw_scene(full, Part.TRAIN, config.seed, index)
+        annotations = dataset.imgToAnns[index + 1]
+        names = [dataset.cats[annotation["category_id"]]["name"] for annotation in annotations]
+        assert names == [CATEGORIES[thing.category].split()[0] for thing in scene.objects]
+        for annotation, thing in zip(annotations, scene.objects, strict=True):
+            np.testing.assert_array_equal(dataset.annToMask(annotation).astype(bool), thing.mask)
+
+
+def test_easy_crops_lie_in_the_folder_of_their_texture(tmp_path: Path) -> None:
+    root = materialise(WorldConfig(kind="crops", size=64, train=30, test=25, easy=True), tmp_path / "crops")
+    for split, part in PARTS.items():
+        assert sorted(path.name for path in (root / split).iterdir()) == sorted(TEXTURES)
+        for index in range(30 if split == "train" else 25):
+            scene, category = draw_crop(64, part, 0, index, plain=0.8)
+            path = root / split / CATEGORIES[category].split()[0] / f"{index:06d}.png"
+            np.testing.assert_array_equal(np.asarray(Image.open(path)), scene.image)
+
+
+@pytest.mark.parametrize(("kind", "layout"), [("clips", "coco"), ("scenes", "lvis"), ("clips", "lasot")])
+def test_only_worlds_with_categories_to_tell_apart_are_easy(kind: Any, layout: Any) -> None:
+    with pytest.raises(RiceError, match=f"expected easy .* got {kind} as {layout}"):
+        WorldConfig(kind=kind, layout=layout, easy=True)
 
 
 def test_clips_read_back_are_the_records(tmp_path: Path) -> None:
