@@ -55,6 +55,7 @@ def reproduce_mini(
     *,
     out: Path,
     config: Annotated[MiniatureConfig, tyro.conf.arg(name="")],
+    photographs: Path | None = None,
     jobs: int | None = None,
 ) -> None:
     """The paper in miniature: do its claims hold where every part is small? From nothing to verdicts, offline.
@@ -69,15 +70,28 @@ def reproduce_mini(
 
     Args:
         out: Folder for everything; the same one resumes.
+        photographs: A folder with photos/, coco/ and bccd/: afterwards also the same arms on these few real ones, with
+            the settings that were found; OUT/photographs/index.html.
         jobs: Trainings and cells at a time. Default: one for each core.
     """
     from probes.sweeps.local import cores
+    from reports.miniature.photographs import FOLDER, PhotographMiniature, few
     from reports.miniature.run import Miniature
     from rice.progress import BarProgress
 
     started = time.monotonic()
-    page = Miniature(config=config, out=out.absolute(), progress=BarProgress(), at_once=jobs or cores()).run()
-    print(f"reproduced in {(time.monotonic() - started) / 60:.0f} min: open {page} in a browser")  # noqa: T201
+    shared: dict[str, Any] = {"progress": BarProgress(), "at_once": jobs or cores()}
+    generated = Miniature(config=config, out=out.absolute(), **shared)
+    real = None
+    if photographs is not None:
+        place = out.absolute() / FOLDER
+        real = PhotographMiniature(config=few(config), out=place, data=photographs.absolute(), **shared)
+        real.check()
+    pages = [generated.run()]
+    if real is not None:
+        pages.append(real.run_with(generated.search()))
+    said = " and ".join(map(str, pages))
+    print(f"reproduced in {(time.monotonic() - started) / 60:.0f} min: open {said} in a browser")  # noqa: T201
 
 
 def _write_tables(results: Path, out: Path) -> None:

@@ -25,7 +25,7 @@ def run_all(jobs: Mapping[str, Sequence[str]], logs: Path, at_once: int, progres
     """
     make_folder(logs)
     waiting, running = dict(jobs), dict[str, tuple[Any, IO[bytes]]]()
-    environment = os.environ | cell_environment(max(1, cores() // at_once))
+    environment = os.environ | cell_environment(max(1, cores() // max(1, min(at_once, len(jobs)))))
     done = iter(progress.track(range(len(jobs)), label))
     try:
         next(done, None)

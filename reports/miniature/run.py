@@ -14,7 +14,7 @@ OUT/index.html        verdicts and tables, each number with its files
 
 import dataclasses
 import statistics
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -55,14 +55,46 @@ class Miniature:
 
     def run(self) -> Path:
         """All of it; the page. Errors: RiceError of any part, in one line."""
+        return self.locked(lambda: self.finish(None))
+
+    def locked(self, work: Callable[[], Path]) -> Path:
+        """`work`, while no other process reproduces into the folder, which holds no other miniature."""
         make_folder(self.out)
         with alone(self.out, ".miniature.lock", "reproducing into"):
             same_run(self.out, {"kind": "miniature", "config": dataclasses.asdict(self.config)})
-            self.make_data()
-            chosen = self.search()
-            names = self.train(chosen)
-            self.sweep(names)
-            return self.page(names)
+            return work()
+
+    def finish(self, chosen: dict[str, Flags] | None) -> Path:
+        """All of it, with settings of each arm that were found elsewhere or, for None, are searched for; the page."""
+        self.make_data()
+        names = self.train(self.search() if chosen is None else chosen)
+        self.sweep(names)
+        return self.page(names)
+
+    @property
+    def arms(self) -> tuple[Arm, ...]:
+        """Those that are trained."""
+        return ARMS
+
+    def pictures(self) -> Path:
+        """What all arms learn from, in COCO's layout."""
+        config = self.config
+        return write_pictures(self.out / "pictures", config.scenes, config.size, config.world_seed, self.progress)
+
+    def teacher_pictures(self, pictures: Path) -> Path:
+        """What the teacher learns from."""
+        config, seed = self.config, self.config.world_seed + _TEACHERS
+        place = self.out / "teacher-pictures"
+        return write_pictures(place, config.teacher_scenes, config.size, seed, self.progress, single=True)
+
+    def datasets(self) -> dict[str, dict[str, Any]]:
+        """What the probes judge on, as a sweep's file has it."""
+        seed = {"seed": self.config.world_seed}
+        return {name: {"world": dict(world) | seed} for name, world in self.config.worlds.items()}
+
+    def probes(self) -> list[dict[str, Any]]:
+        """As a sweep's file has them."""
+        return [dict(probe) for probe in self.config.probes]
 
     def make_data(self) -> None:
         """Pictures, shards, the teacher, regions with labels, labels of whole pictures."""
@@ -72,17 +104,10 @@ class Miniature:
         from rice.data.pack import PackConfig, pack_split
 
         config, out = self.config, self.out
-        pictures = write_pictures(out / "pictures", config.scenes, config.size, config.world_seed, self.progress)
+        pictures = self.pictures()
         pack_split(open_split(pictures, SPLIT), out / PACKED, PackConfig(min_edge=8), self.progress)
-        singles = write_pictures(
-            out / "teacher-pictures",
-            config.teacher_scenes,
-            config.size,
-            config.world_seed + _TEACHERS,
-            self.progress,
-            single=True,
-        )
-        pack_split(open_split(singles, SPLIT), out / TEACHER.data, PackConfig(min_edge=8), self.progress)
+        singles = open_split(self.teacher_pictures(pictures), SPLIT)
+        pack_split(singles, out / TEACHER.data, PackConfig(min_edge=8), self.progress)
         teacher = command(TEACHER, _TEACHER, config, out, out / "teacher", updates=config.teacher_updates, seed=0)
         self._all({} if _done(out / "teacher") else {"teacher": teacher}, "teacher")
         encoder = f"rice:{out / 'teacher' / 'final'}"
@@ -97,7 +122,7 @@ class Miniature:
             return _flags(read_json(place / CHOSEN))
         updates = max(1, round(self.config.search * self.config.updates))
         tried: dict[str, tuple[Arm, Flags]] = {
-            f"{arm.name}-{k}": (arm, flags) for arm in ARMS for k, flags in enumerate(arm.candidates)
+            f"{arm.name}-{k}": (arm, flags) for arm in self.arms for k, flags in enumerate(arm.candidates)
         }
         jobs = {
             name: command(arm, flags, self.config, self.out, place / name, updates=updates, seed=_SEARCH_SEED)
@@ -107,10 +132,10 @@ class Miniature:
         world = self.config.worlds["scenes"] | {"seed": self.config.world_seed + _VALIDATION}
         dense = next(dict(probe) for probe in self.config.probes if probe["probe"] == "dense")
         encoders = [{"encoder": f"rice:{place / name / 'final'}", "name": name} for name in tried]
-        self._sweep(place / "sweep", "search", encoders, {"scenes": world}, [dense])
+        self._sweep(place / "sweep", "search", encoders, {"scenes": {"world": world}}, [dense])
         scores = _scores(place / "sweep", "mIoU")
         chosen = {}
-        for arm in ARMS:
+        for arm in self.arms:
             own = {name: scores[name] for name, (tried_arm, _) in tried.items() if tried_arm is arm}
             best = max(own, key=lambda name: own[name])
             chosen[arm.name] = {"flags": dict(tried[best][1]), "mIoU": own}
@@ -120,7 +145,7 @@ class Miniature:
     def train(self, chosen: dict[str, Flags]) -> dict[str, Path]:
         """Every arm from every seed, those that no claim names from one; name in the store of results -> its folder."""
         names: dict[str, Path] = {}
-        self._train_each(chosen, {arm.name: self.config.updates for arm in ARMS}, names, "updates")
+        self._train_each(chosen, {arm.name: self.config.updates for arm in self.arms}, names, "updates")
         if self.config.equal_time:
             self._train_each(chosen, self._timed_updates(), names, "time")
         random = Trained("random", "updates", 0)
@@ -132,7 +157,7 @@ class Miniature:
     ) -> None:
         jobs = {}
         for seed in range(self.config.seeds):
-            for arm in (arm for arm in ARMS if arm.name in updates and (seed == 0 or arm.name not in UNRANKED)):
+            for arm in (arm for arm in self.arms if arm.name in updates and (seed == 0 or arm.name not in UNRANKED)):
                 trained = Trained(arm.name, budget, seed)
                 names[trained.name] = place = self.out / RUNS / folder(trained)
                 count = updates[arm.name]
@@ -170,8 +195,7 @@ class Miniature:
     def sweep(self, names: dict[str, Path]) -> None:
         """All probes on all encoders."""
         encoders = [{"encoder": f"rice:{place / 'final'}", "name": name} for name, place in names.items()]
-        worlds = {name: dict(world) | {"seed": self.config.world_seed} for name, world in self.config.worlds.items()}
-        self._sweep(self.out / SWEEP, "miniature", encoders, worlds, [dict(probe) for probe in self.config.probes])
+        self._sweep(self.out / SWEEP, "miniature", encoders, self.datasets(), self.probes())
 
     def page(self, names: dict[str, Path]) -> Path:
         """Verdicts, tables, page."""
@@ -198,7 +222,7 @@ class Miniature:
         out: Path,
         name: str,
         encoders: list[dict[str, Any]],
-        worlds: dict[str, dict[str, Any]],
+        datasets: dict[str, dict[str, Any]],
         probes: list[dict[str, Any]],
     ) -> None:
         from probes.sweeps.command import sweep
@@ -206,7 +230,7 @@ class Miniature:
         document = {
             "name": name,
             "encoders": encoders,
-            "datasets": {key: {"world": world} for key, world in worlds.items()},
+            "datasets": datasets,
             "probes": probes,
             "seeds": 1,
         }

@@ -124,6 +124,18 @@ def test_captions_name_what_is_there_and_no_more(tmp_path: Path) -> None:
         assert [text.rstrip('"') for text in said] == [word.text for word in scene.words]
 
 
+def test_the_teachers_pictures_show_one_thing_and_name_it(tmp_path: Path) -> None:
+    folder = write_pictures(tmp_path / "pictures", 12, 64, 0, QUIET, single=True)
+    read = json.loads((folder / "annotations" / f"captions_{SPLIT}.json").read_text())["annotations"]
+    instances = json.loads((folder / "annotations" / f"instances_{SPLIT}.json").read_text())
+    names = {category["id"]: category["name"] for category in instances["categories"]}
+    for row in read:
+        there = [names[one["category_id"]] for one in instances["annotations"] if one["image_id"] == row["image_id"]]
+        assert row["caption"].split(",")[0] == (f"a {there[0]}" if there else "some things")
+        assert len(there) <= 1
+    assert sum(row["caption"].startswith("a ") for row in read) >= 10
+
+
 def test_every_picture_has_its_caption(tmp_path: Path) -> None:
     folder = write_pictures(tmp_path / "pictures", 5, 64, 0, QUIET)
     read = json.loads((folder / "annotations" / f"captions_{SPLIT}.json").read_text())["annotations"]
