@@ -7,7 +7,6 @@ The tower of seed 0 at equal updates, in half precision, without region layers a
 recipe and its scores. What is shipped is never the best of several seeds.
 """
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,7 +20,7 @@ from reports.miniature.scores import Scores, Trained, mean_of, scores_of
 from reports.miniature.tables import columns_of
 from reports.reading import read_frame
 from rice.encoders.region_checkpoint import load_vit
-from rice.files import atomic_folder
+from rice.files import atomic_folder, read_object
 from rice.model import checkpoint
 
 SHIPPED = ("rice", "mlcd", "unicom", "clip")
@@ -40,7 +39,7 @@ def main(out: Annotated[Path, tyro.conf.Positional], *, to: Path) -> None:
     for arm in SHIPPED:
         run = out / RUNS / folder(Trained(arm, "updates", SEED))
         tower = load_vit(run / "final")
-        config: dict[str, Any] = json.loads((run / "run.json").read_text())["config"]
+        config: dict[str, Any] = read_object(run / "run.json")["config"]
         with atomic_folder(to / f"{arm}-mini") as place:
             checkpoint.save(tower.to(torch.float16), place)
             (place / "README.md").write_text(card(arm, config, scores))

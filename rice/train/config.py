@@ -222,8 +222,10 @@ class TrainConfig:
         del fields["machine"]
         if self.target != "captions":
             del fields["text"]
-        if self.begin == "mlcd":  # runs are older than the choice
+        if self.begin == "mlcd":  # runs are older than this choice and the next
             del fields["begin"]
+        if not self.optimiser.muon:
+            del fields["optimiser"]["muon"]
         for name in ("workers", "prefetch", "pin_memory", "context"):  # the last is the text tower's
             del fields["stream"][name]
         return fields

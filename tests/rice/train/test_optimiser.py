@@ -76,6 +76,11 @@ def test_all_other_parameters_move_as_by_adamw_alone(model: RiceModel) -> None:
     assert {name for name in plain if not torch.equal(mixed[name], plain[name])} == set(names)
 
 
+def test_a_run_without_muon_is_the_one_it_was_before_there_was_muon() -> None:
+    assert "muon" not in targets.config().identity()["optimiser"]
+    assert targets.config(optimiser=CONFIG).identity()["optimiser"]["muon"] == MUON
+
+
 @pytest.mark.parametrize("parallel", ["ddp", "fsdp2"])
 def test_a_killed_run_with_muon_goes_on_bit_for_bit(tmp_path: Path, start: Callable[..., Ranks], parallel: str) -> None:
     data = targets.write_shards(tmp_path / "shards")
