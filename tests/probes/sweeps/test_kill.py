@@ -21,9 +21,16 @@ def family_of(pid: int) -> list[psutil.Process]:
         return []
 
 
+def lives(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
 def assert_dead(processes: list[psutil.Process]) -> None:
     end = time.monotonic() + 5
-    while left := [p for p in processes if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]:
+    while left := [process for process in processes if lives(process)]:
         assert time.monotonic() < end, f"orphans: {left}"
         time.sleep(0.02)
 

@@ -1,3 +1,4 @@
+import contextlib
 import json
 import resource
 import signal
@@ -25,8 +26,13 @@ def wait_for(condition: Any, seconds: float = 20) -> Any:
 
 def alive(pids: list[int]) -> list[int]:
     """Those that still run; a zombie that no one reaps does not."""
-    processes = [psutil.Process(pid) for pid in pids if psutil.pid_exists(pid)]
-    return [process.pid for process in processes if process.status() != psutil.STATUS_ZOMBIE]
+    found = []
+    for pid in pids:
+        # One may end between any two questions.
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+                found.append(pid)
+    return found
 
 
 def test_a_sweep_stores_every_seed_of_every_cell_once(room: Any) -> None:
@@ -213,8 +219,12 @@ def test_a_cell_that_a_living_process_holds_is_waited_for(room: Any) -> None:
 
 
 def cells_of(parent: "subprocess.Popen[str]") -> list[psutil.Process]:
-    children = psutil.Process(parent.pid).children()
-    return [child for child in children if "probes.sweeps.cell" in child.cmdline()]
+    found = []
+    for child in psutil.Process(parent.pid).children():
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if "probes.sweeps.cell" in child.cmdline():
+                found.append(child)
+    return found
 
 
 def test_a_dry_run_says_the_cost_and_writes_nothing(room: Any) -> None:

@@ -1,5 +1,6 @@
 """Killed anywhere, by whoever, a curation ends with the very files of one that nobody touched."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -81,8 +82,9 @@ def test_killed_twenty_times_the_same_command_ends_with_the_same_files(
 def _kill_a_ray_worker(process: int) -> None:
     actors = [child for child in psutil.Process(process).children(recursive=True) if "MapWorker" in _name(child)]
     assert actors, "no worker to be killed"
-    for actor in actors:  # one of them at least is at work
-        actor.send_signal(signal.SIGKILL)
+    for actor in actors:  # one of them at least is at work, another may have ended
+        with contextlib.suppress(psutil.NoSuchProcess):
+            actor.send_signal(signal.SIGKILL)
 
 
 def _name(process: psutil.Process) -> str:
