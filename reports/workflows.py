@@ -55,6 +55,7 @@ def reproduce_mini(
     *,
     out: Path,
     config: Annotated[MiniatureConfig, tyro.conf.arg(name="")],
+    extended: bool = False,
     photographs: Path | None = None,
     jobs: int | None = None,
 ) -> None:
@@ -70,11 +71,14 @@ def reproduce_mini(
 
     Args:
         out: Folder for everything; the same one resumes.
+        extended: Afterwards also variants of RICE, one setting at a time (Table 5: N, K, rho, M; the loss, what is
+            labelled, how regions are read out), and the multimodal probes; OUT/extended/index.html. An hour more.
         photographs: A folder with photos/, coco/ and bccd/: afterwards also the same arms on these few real ones, with
             the settings that were found; OUT/photographs/index.html.
         jobs: Trainings and cells at a time. Default: one for each core.
     """
     from probes.sweeps.local import cores
+    from reports.miniature.extended import Extension
     from reports.miniature.photographs import FOLDER, PhotographMiniature, few
     from reports.miniature.run import Miniature
     from rice.progress import BarProgress
@@ -88,8 +92,12 @@ def reproduce_mini(
         real = PhotographMiniature(config=few(config), out=place, data=photographs.absolute(), **shared)
         real.check()
     pages = [generated.run()]
+    if extended:
+        pages.append(Extension(generated, generated.search()).run())
     if real is not None:
         pages.append(real.run_with(generated.search()))
+    if len(pages) > 1:
+        generated.refreshed_page()
     said = " and ".join(map(str, pages))
     print(f"reproduced in {(time.monotonic() - started) / 60:.0f} min: open {said} in a browser")  # noqa: T201
 

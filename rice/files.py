@@ -97,6 +97,17 @@ def remove_folder(path: Path) -> None:
     shutil.rmtree(hidden)
 
 
+def link_or_copy(source: Path, target: Path) -> None:
+    """The same file under another name, where there is none yet; a copy where the file system has no links."""
+    if target.exists():
+        return
+    try:
+        os.link(source, target)
+    except OSError:
+        with atomic_path(target) as temporary:
+            shutil.copyfile(source, temporary)
+
+
 def _beside(path: Path) -> tuple[int, str]:
     """A temporary file beside `path`, open, and its name."""
     with _named(path):

@@ -71,6 +71,15 @@ class Miniature:
         self.sweep(names)
         return self.page(names)
 
+    def refreshed_page(self) -> Path:
+        """The page of a miniature that is done, with links to the others."""
+        return self.locked(lambda: self.page(self.train(self.search())))
+
+    @property
+    def teacher(self) -> str:
+        """What features are taken from, as `load_encoder` takes it."""
+        return f"rice:{self.out / 'teacher' / 'final'}"
+
     @property
     def arms(self) -> tuple[Arm, ...]:
         """Those that are trained."""
@@ -109,11 +118,10 @@ class Miniature:
         singles = open_split(self.teacher_pictures(pictures), SPLIT)
         pack_split(singles, out / TEACHER.data, PackConfig(min_edge=8), self.progress)
         teacher = command(TEACHER, _TEACHER, config, out, out / "teacher", updates=config.teacher_updates, seed=0)
-        self._all({} if _done(out / "teacher") else {"teacher": teacher}, "teacher")
-        encoder = f"rice:{out / 'teacher' / 'final'}"
-        self._all({"curate": self._curation(pictures, encoder)}, "curate")
+        self.run_jobs({} if is_done(out / "teacher") else {"teacher": teacher}, "teacher")
+        self.run_jobs({"curate": self.curation(pictures, out / "curated", config.regions)}, "curate")
         kmeans = KMeansConfig(clusters=config.wholes)
-        label_whole(out / PACKED, out / "whole", encoder, kmeans, self.progress, nearest=min(8, config.wholes))
+        label_whole(out / PACKED, out / "whole", self.teacher, kmeans, self.progress, nearest=min(8, config.wholes))
 
     def search(self) -> dict[str, Flags]:
         """The best of each arm's candidates by mIoU on validation scenes, after a share of the updates."""
@@ -128,11 +136,11 @@ class Miniature:
             name: command(arm, flags, self.config, self.out, place / name, updates=updates, seed=_SEARCH_SEED)
             for name, (arm, flags) in tried.items()
         }
-        self._all({name: words for name, words in jobs.items() if not _done(place / name)}, "search")
+        self.run_jobs({name: words for name, words in jobs.items() if not is_done(place / name)}, "search")
         world = self.config.worlds["scenes"] | {"seed": self.config.world_seed + _VALIDATION}
         dense = next(dict(probe) for probe in self.config.probes if probe["probe"] == "dense")
         encoders = [{"encoder": f"rice:{place / name / 'final'}", "name": name} for name in tried]
-        self._sweep(place / "sweep", "search", encoders, {"scenes": {"world": world}}, [dense])
+        self.run_sweep(place / "sweep", "search", encoders, {"scenes": {"world": world}}, [dense])
         scores = _scores(place / "sweep", "mIoU")
         chosen = {}
         for arm in self.arms:
@@ -164,8 +172,8 @@ class Miniature:
                 jobs[place.name] = command(
                     arm, chosen[arm.name], self.config, self.out, place, updates=count, seed=seed
                 )
-        missing = {name: words for name, words in jobs.items() if not _done(self.out / RUNS / name)}
-        self._all(missing, f"pretrain, equal {budget}")
+        missing = {name: words for name, words in jobs.items() if not is_done(self.out / RUNS / name)}
+        self.run_jobs(missing, f"pretrain, equal {budget}")
 
     def _timed_updates(self) -> dict[str, int]:
         """As many updates as take as long as rice's, by the median pace of seed 0; without arms that are no faster."""
@@ -183,7 +191,7 @@ class Miniature:
         from rice.train.recipe import micro
 
         place = self.out / RUNS / folder(trained)
-        if not _done(place):
+        if not is_done(place):
             with torch.random.fork_rng(devices=[]), atomic_folder(place / "final") as temporary:
                 torch.manual_seed(trained.seed)
                 tower = new_tower(dataclasses.replace(micro(), target="image"))
@@ -195,7 +203,7 @@ class Miniature:
     def sweep(self, names: dict[str, Path]) -> None:
         """All probes on all encoders."""
         encoders = [{"encoder": f"rice:{place / 'final'}", "name": name} for name, place in names.items()]
-        self._sweep(self.out / SWEEP, "miniature", encoders, self.datasets(), self.probes())
+        self.run_sweep(self.out / SWEEP, "miniature", encoders, self.datasets(), self.probes())
 
     def page(self, names: dict[str, Path]) -> Path:
         """Verdicts, tables, page."""
@@ -204,20 +212,20 @@ class Miniature:
         runs = {name: str((place / "run.json").relative_to(self.out)) for name, place in names.items()}
         return summary_page(self.out / SWEEP, self.out, runs=runs, progress=self.progress)
 
-    def _curation(self, pictures: Path, encoder: str) -> list[str]:
-        config = self.config
+    def curation(self, pictures: Path, out: Path, clusters: int) -> list[str]:
+        """Arguments of `rice` that curate into `out`."""
         flags = {
-            "--out": self.out / "curated",
-            "-k": config.regions,
-            "--encoder": encoder,
-            "--min-edge": config.size,
+            "--out": out,
+            "-k": clusters,
+            "--encoder": self.teacher,
+            "--min-edge": self.config.size,
             "--min-region": 20,
             "--most-regions": 8,
             "--read-shortest": 256,
         }
         return ["curate", str(pictures / SPLIT), *(str(part) for pair in flags.items() for part in pair)]
 
-    def _sweep(
+    def run_sweep(
         self,
         out: Path,
         name: str,
@@ -225,6 +233,7 @@ class Miniature:
         datasets: dict[str, dict[str, Any]],
         probes: list[dict[str, Any]],
     ) -> None:
+        """`rice sweep` into `out`, with its file beside it. Errors: RiceError where a cell fails."""
         from probes.sweeps.command import sweep
 
         document = {
@@ -241,7 +250,8 @@ class Miniature:
         if sweep(str(file), out=out, jobs=self.at_once):
             raise RiceError(f"cells of the sweep failed; their logs are in {out / 'logs'}")
 
-    def _all(self, jobs: dict[str, list[str]], what: str) -> None:
+    def run_jobs(self, jobs: dict[str, list[str]], what: str) -> None:
+        """As `run_all`."""
         if jobs:
             run_all(jobs, self.out / "logs", self.at_once, self.progress, what)
 
@@ -253,7 +263,8 @@ def _flags(chosen: Mapping[str, Any]) -> dict[str, Flags]:
     return {name: dict(found["flags"]) for name, found in chosen.items()}
 
 
-def _done(run: Path) -> bool:
+def is_done(run: Path) -> bool:
+    """Whether a run of `rice train` has ended."""
     return (run / "final").is_dir()
 
 

@@ -27,6 +27,11 @@ from rice.progress import Progress, SilentProgress
 
 _VERB = "reproduce mini"
 _TEMPLATE = Path(__file__).parent / "template"
+_OTHERS = {
+    "The same arms on photographs": "photographs/index.html",
+    "What RICE's settings decide": "extended/index.html",
+}
+"""Pages of `--photographs` and `--extended`, where they are there."""
 _CHART = (150, 18, 5)
 """Width, height and margin of a claim's interval, in pixels."""
 
@@ -35,13 +40,12 @@ def summary_page(
     results: Path,
     out: Path,
     runs: Mapping[str, str] | None = None,
-    report: str | None = None,
     progress: Progress | None = None,
 ) -> Path:
     """Judge the claims and write what the module's head lists; returns the page.
 
-    results: a sweep's --out folder. runs: encoder's name, as in the store -> its pretraining's run.json; report: the
-    page of `rice report`; both relative to `out`. Errors: RiceError where `out` holds another page, where results are
+    results: a sweep's --out folder. runs: encoder's name, as in the store -> its pretraining's run.json, relative to
+    `out`. Errors: RiceError where `out` holds another page, where results are
     ambiguous (`reports.miniature.scores`), or where there are none.
     """
     page = out / INDEX
@@ -70,7 +74,7 @@ def summary_page(
         "probes": probes,
         "claim_notes": tables.claims_grid(judged, notes).notes,
         "table_notes": table.notes,
-        "report": None if report is None else quote(report),
+        "others": {title: quote(page) for title, page in _OTHERS.items() if (out / page).is_file()},
         "chart": _CHART,
     }
     text = render(_TEMPLATE / "summary.html.j2", _VERB, {}, styles=[_TEMPLATE / "summary.css"], scripts=[], **content)

@@ -9,8 +9,7 @@ pictures, K clusters, D width, M nearest.
 """
 
 import dataclasses
-import os
-import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +23,11 @@ from torch import Tensor
 from rice.curate.cluster import CENTRES, cluster_features
 from rice.curate.config import KMeansConfig, SampleConfig
 from rice.data.shard_reader import read_dataset
-from rice.data.shards import DATASET, ShardInfo, write_dataset, write_sidecar
+from rice.data.shards import DATASET, DatasetInfo, write_dataset, write_sidecar
 from rice.data.stream import RegionStream, StreamConfig
 from rice.encoders.load import load_encoder
 from rice.errors import RiceError
-from rice.files import atomic_path, make_folder, sha256_json
+from rice.files import atomic_path, link_or_copy, make_folder, sha256_json
 from rice.progress import Progress
 from rice.runs import same_run
 from rice.train.world import join
@@ -74,6 +73,22 @@ def label_whole(
     return shards
 
 
+def as_regions(labelled: Path, out: Path) -> Path:
+    """What `label_whole` wrote, with one region a picture: all of it, of the nearest cluster; returns `out`.
+
+    What is learnt from it by RICE's region layers tells how much of RICE is the way that regions are read out.
+    """
+
+    def as_region(row: dict[str, Any], _: int) -> dict[str, Any]:
+        box, label = [0, 0, row["width"], row["height"]], row["image_labels"][0]
+        return row | {"boxes": [box], "labels": [label], "tokens": [[]], "scores": [1.0]}
+
+    info = read_dataset(labelled)[1]
+    source = {"kind": "whole as region", "whole": info.source}
+    _rewrite(labelled, out, as_region, dataclasses.replace(info, source=source))
+    return out
+
+
 def _features(data: Path, path: Path, encoder: str, progress: Progress) -> NDArray[np.float16]:
     """(N, D); computed once."""
     if path.is_file():
@@ -105,36 +120,25 @@ def _nearest(points_ND: Tensor, centres_KD: Tensor, count: int, *, unit_length: 
 
 
 def _write(data: Path, out: Path, labels_NM: NDArray[np.int64], source: dict[str, Any]) -> None:
-    location, info = read_dataset(data)
-    make_folder(out)
-    identity = sha256_json({"data": info.source, **source})
-    infos, at = [], 0
-    for shard in info.shards:
-        rows = pq.read_table(Path(location) / f"{shard.name}.parquet").to_pylist()
-        _link(Path(location) / f"{shard.name}.tar", out / f"{shard.name}.tar")
-        infos.append(_sidecar(out, shard, rows, labels_NM[at : at + len(rows)], identity))
-        at += len(rows)
+    labels = labels_NM.tolist()
     classes = int(source["clusters"]["clusters"])
-    labelled = dataclasses.replace(
-        info, object_classes=classes, ocr_classes=0, classes=(), shards=tuple(infos), source=source
-    )
-    write_dataset(out, labelled)
+    info = dataclasses.replace(read_dataset(data)[1], object_classes=classes, ocr_classes=0, classes=(), source=source)
+    _rewrite(data, out, lambda row, at: row | _EMPTY | {"image_labels": labels[at]}, info)
 
 
-def _sidecar(
-    out: Path, shard: ShardInfo, rows: list[dict[str, Any]], labels_NM: NDArray[np.int64], identity: str
-) -> ShardInfo:
-    kept = ({"captions": [], **row} for row in rows)
-    labelled = [{**row, **_EMPTY, "image_labels": labels} for row, labels in zip(kept, labels_NM.tolist(), strict=True)]
-    return write_sidecar(out, shard.name, labelled, identity=identity)
-
-
-def _link(source: Path, target: Path) -> None:
-    """The same file under another name; a copy where the file system has none."""
-    if target.exists():
-        return
-    try:
-        os.link(source, target)
-    except OSError:
-        with atomic_path(target) as temporary:
-            shutil.copyfile(source, temporary)
+def _rewrite(
+    data: Path, out: Path, relabel: Callable[[dict[str, Any], int], dict[str, Any]], info: DatasetInfo
+) -> None:
+    """The same pictures with other labels. relabel: of a row and its number among all. info: of the new ones, but for
+    their shards."""
+    location, old = read_dataset(data)
+    make_folder(out)
+    identity = sha256_json({"data": old.source, **info.source})
+    infos, at = [], 0
+    for shard in old.shards:
+        rows = pq.read_table(Path(location) / f"{shard.name}.parquet").to_pylist()
+        link_or_copy(Path(location) / f"{shard.name}.tar", out / f"{shard.name}.tar")
+        labelled = [relabel({"captions": [], **row}, at + k) for k, row in enumerate(rows)]
+        infos.append(write_sidecar(out, shard.name, labelled, identity=identity))
+        at += len(rows)
+    write_dataset(out, dataclasses.replace(info, shards=tuple(infos)))

@@ -8,7 +8,7 @@ import torch
 from safetensors.numpy import load_file
 
 from rice.curate.config import KMeansConfig
-from rice.curate.whole import label_whole
+from rice.curate.whole import as_regions, label_whole
 from rice.data.coco import open_split
 from rice.data.pack import PackConfig, pack_split
 from rice.data.stream import RegionStream, StreamConfig
@@ -43,6 +43,17 @@ def test_labels_are_the_nearest_centres_of_the_class_tokens(packed: Path, tmp_pa
     distances = ((points[:, None] - centres[None]) ** 2).sum(-1)
     assert np.array_equal(batch.image_labels.numpy(), np.argsort(distances, axis=1)[:, :3])
     assert (stream.object_classes, stream.regions, stream.samples) == (5, 0, 24)
+
+
+def test_a_whole_as_a_region_is_all_of_the_picture_with_its_nearest_cluster(packed: Path, tmp_path: Path) -> None:
+    shards = label_whole(packed, tmp_path / "whole", ENCODER, KMeansConfig(clusters=5), QUIET, nearest=2)
+    wholes = RegionStream.open(shards, StreamConfig(size=64, image_positives=1))
+    boxed = RegionStream.open(as_regions(shards, tmp_path / "boxed"), StreamConfig(size=64))
+    found, own = next(boxed.all_regions(batch=24)), next(wholes.all_regions(batch=24))
+    assert torch.equal(found.images, own.images)
+    assert found.boxes.flatten(0, -2).tolist() == [[0.0, 0.0, 64.0, 64.0]] * 24
+    assert torch.equal(found.object_labels.flatten(), own.image_labels[:, 0])
+    assert (boxed.object_classes, boxed.regions) == (5, 24)
 
 
 def test_a_second_call_computes_nothing(packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
