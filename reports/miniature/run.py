@@ -65,15 +65,29 @@ class Miniature:
             return work()
 
     def finish(self, chosen: dict[str, Flags] | None) -> Path:
-        """All of it, with settings of each arm that were found elsewhere or, for None, are searched for; the page."""
+        """All of it, with settings of each arm that were found elsewhere or, for None, are searched for; the page.
+
+        What claims are about comes first, and has a page before equal time is begun.
+        """
         self.make_data()
-        names = self.train(self.search() if chosen is None else chosen)
+        chosen = self.search() if chosen is None else chosen
+        names = self.train(chosen)
+        self.sweep(names)
+        page = self.page(names)
+        if not self.config.equal_time:
+            return page
+        names |= self.train_timed(chosen)
         self.sweep(names)
         return self.page(names)
 
     def refreshed_page(self) -> Path:
         """The page of a miniature that is done, with links to the others."""
-        return self.locked(lambda: self.page(self.train(self.search())))
+
+        def page() -> Path:
+            chosen = self.search()
+            return self.page(self.train(chosen) | (self.train_timed(chosen) if self.config.equal_time else {}))
+
+        return self.locked(page)
 
     @property
     def teacher(self) -> str:
@@ -151,21 +165,24 @@ class Miniature:
         return _flags(chosen)
 
     def train(self, chosen: dict[str, Flags]) -> dict[str, Path]:
-        """Every arm from every seed, those that no claim names from one; name in the store of results -> its folder."""
-        names: dict[str, Path] = {}
-        self._train_each(chosen, {arm.name: self.config.updates for arm in self.arms}, names, "updates")
-        if self.config.equal_time:
-            self._train_each(chosen, self._timed_updates(), names, "time")
+        """At equal updates: every arm from every seed, those that no claim names from one. Name in the store of results
+        -> its folder."""
+        updates = {arm.name: self.config.updates for arm in self.arms}
+        seeds = {arm.name: 1 if arm.name in UNRANKED else self.config.seeds for arm in self.arms}
         random = Trained("random", "updates", 0)
-        names[random.name] = self._untrained(random)
-        return names
+        return self._train_each(chosen, updates, seeds, "updates") | {random.name: self._untrained(random)}
+
+    def train_timed(self, chosen: dict[str, Flags]) -> dict[str, Path]:
+        """At equal time: from one seed, for no claim is about them."""
+        updates = self._timed_updates()
+        return self._train_each(chosen, updates, dict.fromkeys(updates, 1), "time")
 
     def _train_each(
-        self, chosen: dict[str, Flags], updates: dict[str, int], names: dict[str, Path], budget: Budget
-    ) -> None:
-        jobs = {}
-        for seed in range(self.config.seeds):
-            for arm in (arm for arm in self.arms if arm.name in updates and (seed == 0 or arm.name not in UNRANKED)):
+        self, chosen: dict[str, Flags], updates: Mapping[str, int], seeds: Mapping[str, int], budget: Budget
+    ) -> dict[str, Path]:
+        jobs, names = {}, {}
+        for seed in range(max(seeds.values(), default=0)):
+            for arm in (arm for arm in self.arms if seed < seeds.get(arm.name, 0)):
                 trained = Trained(arm.name, budget, seed)
                 names[trained.name] = place = self.out / RUNS / folder(trained)
                 count = updates[arm.name]
@@ -174,6 +191,7 @@ class Miniature:
                 )
         missing = {name: words for name, words in jobs.items() if not is_done(self.out / RUNS / name)}
         self.run_jobs(missing, f"pretrain, equal {budget}")
+        return names
 
     def _timed_updates(self) -> dict[str, int]:
         """As many updates as take as long as rice's, by the median pace of seed 0; without arms that are no faster."""

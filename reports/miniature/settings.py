@@ -23,7 +23,7 @@ class MiniatureConfig:
         teacher_updates: Of the CLIP whose features are clustered: it is the pipeline's own, and no arm.
         regions: K of the regions' clusters.
         wholes: K of the whole pictures' clusters.
-        seeds: Pretrainings of each arm that a claim names; the oracle and the random weights have one.
+        seeds: Pretrainings of each arm that a claim names; the oracle, random weights and equal time have one.
         search: Share of the updates that a run of the search has.
         equal_time: Also train mlcd, unicom and clip for as long as rice took.
         world_seed: Of all generated data.
