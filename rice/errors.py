@@ -3,12 +3,32 @@
 import contextlib
 import difflib
 import importlib
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from types import ModuleType
 
+_LONGEST, _TAIL = 1500, 300
+"""Characters of a message, and of its end where it has to be cut."""
+
 
 class RiceError(Exception):
-    """Something outside the program is wrong. The message says what was expected, what came, and what to do."""
+    """Something outside the program is wrong. The message says what was expected, what came, and what to do.
+
+    It is one line that a terminal can show, whatever it quotes of a foreign file: line breaks become spaces, control
+    characters and halves of surrogate pairs their escapes, and of a message beyond all measure the middle is left out.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(_presentable(message))
+
+
+def _presentable(message: str) -> str:
+    if len(message) > _LONGEST:
+        message = f"{message[: _LONGEST - _TAIL]} [...] {message[-_TAIL:]}"
+    if message.isprintable():
+        return message
+    line = " ".join(message.split("\n"))
+    return "".join(c.encode("unicode_escape").decode() if unicodedata.category(c)[0] == "C" else c for c in line)
 
 
 class MissingExtraError(RiceError):

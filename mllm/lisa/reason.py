@@ -84,7 +84,7 @@ def _shape(shape: Any, height: int, width: int) -> tuple[str, NDArray[np.int32]]
         raise UnusableError("a shape without a label")
     try:
         points_P2 = np.asarray(shape.get("points"), dtype=np.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise UnusableError("a shape with damaged points") from None
     reach = max(height, width)  # slightly outside is common; an image size away is damage
     sound = points_P2.ndim == 2 and points_P2.shape[1] == 2 and len(points_P2) > 0

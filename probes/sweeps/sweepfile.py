@@ -20,7 +20,7 @@ from typing import Any
 from probes.stored import unsafe_label
 from probes.yaml_files import read_yaml
 from rice.encoders.spec import EncoderReference
-from rice.errors import RiceError, nearest
+from rice.errors import RiceError, nearest, os_errors_as
 
 BUILT_IN = Path(__file__).parent
 
@@ -185,9 +185,15 @@ def _datasets(value: Any, where: str, folder: Path, data: Sequence[str]) -> dict
     for entry in entries.values():
         if entry.path is None and entry.world is None:
             raise RiceError(f"{where}: say where {entry.name} lies: --data {entry.name}=PATH")
-        if entry.path is not None and not entry.path.is_dir():
+        if entry.path is not None and not _is_folder(entry.path):
             raise RiceError(f"{where}: {entry.name}: there is no folder {entry.path}")
     return entries
+
+
+def _is_folder(path: Path) -> bool:
+    """Errors: RiceError for a path that no system has: too long, say."""
+    with os_errors_as(f"cannot look for the folder {path}"):
+        return path.is_dir()
 
 
 def _safe(label: str, where: str, *, identifier: bool = False) -> None:

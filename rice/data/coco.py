@@ -190,6 +190,8 @@ def _segmentation(value: Any) -> dict[str, Any]:
         return {}
     if isinstance(value, dict):
         return {"segmentation": dict(value)}
+    if not isinstance(value, list):
+        return {"segmentation": value}  # what it is worth is said where a mask is asked for
     return {"segmentation": [polygon.tolist() if isinstance(polygon, array) else polygon for polygon in value]}
 
 

@@ -144,7 +144,8 @@ def read_dataset(folder: Path | str) -> tuple[str, DatasetInfo]:
         raise RiceError(f"no shards at {folder}: {error}; rice pack writes them") from error
     try:
         document = json.loads(content)
-    except ValueError as error:
+        json.dumps(document, ensure_ascii=False).encode()  # half of a surrogate pair is no text, and has no hash
+    except (ValueError, RecursionError) as error:
         raise RiceError(f"{blob.path} is not valid JSON: {error}") from error
     try:
         return location, _dataset(document)

@@ -193,13 +193,16 @@ def _opened(path: Path) -> Iterator[tuple[Any, Any]]:
     import av
 
     try:
-        container = av.open(str(path))
+        container = av.open(str(path), metadata_errors="replace")  # strict, a title in Latin-1 would be an error
     except av.error.FFmpegError as error:
         raise RiceError(f"{path} is not a video that can be read ({error.strerror}); is it whole?") from error
     with container:
         if not container.streams.video:
             raise RiceError(f"{path} holds no video stream; give a video, a folder of frames or a picture")
-        yield container, container.streams.video[0]
+        stream = container.streams.video[0]
+        if stream.codec_context is None:  # to decode one crashes the process, as of PyAV 15
+            raise RiceError(f"{path} is coded in a way that FFmpeg does not know; is it whole?")
+        yield container, stream
 
 
 def _decoded(path: Path) -> Iterator[Any]:

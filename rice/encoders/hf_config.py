@@ -3,8 +3,9 @@
 Imports no torch and no transformers.
 """
 
+import contextlib
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -57,10 +58,26 @@ def _file(source: Source, name: str) -> Path | None:
     return path / name if (path / name).is_file() else None
 
 
+@contextlib.contextmanager
+def _sound(where: str) -> Iterator[None]:
+    """Whatever Python says of a value of the wrong kind, the file is at fault. Errors: RiceError that names it."""
+    try:
+        yield
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise RiceError(f"{where} holds a value of another kind than expected ({error}); get a whole copy") from error
+
+
 def spec_from_config(
     config: Mapping[str, Any], *, name: str, source: str, where: str, processor: ProcessorFacts | None
 ) -> EncoderSpec:
     """The spec of a tower's configuration (as `tower_config` gives it). `where` names the file in errors."""
+    with _sound(where):
+        return _spec(config, name, source, where, processor)
+
+
+def _spec(
+    config: Mapping[str, Any], name: str, source: str, where: str, processor: ProcessorFacts | None
+) -> EncoderSpec:
     family = FAMILIES[config["model_type"]]
     fields = {**family.defaults, **config}
     patch = _positive(fields, "patch_size", where)
@@ -100,6 +117,11 @@ def read_processor(config: Mapping[str, Any], family: Family, path: Path) -> Pro
     A processor that keeps the aspect ratio and does not crop gives no square: Qwen's smart resize and NaFlex are
     squashed here, others are cropped. Errors: RiceError for fields that cannot be followed.
     """
+    with _sound(str(path)):
+        return _processor(config, family, path)
+
+
+def _processor(config: Mapping[str, Any], family: Family, path: Path) -> ProcessorFacts:
     if config.get("do_resize") is False or abs(config.get("rescale_factor", 1 / 255) - 1 / 255) > 1e-9:
         raise RiceError(f"expected a processor that resizes and scales by 1/255 in {path}; wrap the tower as your own")
     preprocessing, size = _geometry(config, family, path)

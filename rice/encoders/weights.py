@@ -186,17 +186,18 @@ def _read(path: Path, names: list[str]) -> "Iterable[tuple[str, Tensor]]":
 
 def _unpickle(path: Path) -> "dict[str, Tensor]":
     """The tensors of a pickle, read with `weights_only`: nothing in it is executed."""
-    import pickle
-
     import torch
 
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
-        raise RiceError(f"{path} is not a pickle of plain tensors: {str(error).splitlines()[0]}") from error
+    except Exception as error:  # a damaged one makes the unpickler raise whatever its own code may
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise RiceError(f"{path} is not a pickle of plain tensors: {reason}") from error
     for key in ("state_dict", "model"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
-    if not isinstance(content, dict) or not all(isinstance(value, torch.Tensor) for value in content.values()):
+    if not isinstance(content, dict) or not all(
+        isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in content.items()
+    ):
         raise RiceError(f"expected names and tensors in {path}, got {type(content).__name__}")
     return {name.removeprefix("module."): value for name, value in content.items()}

@@ -7,6 +7,10 @@ from typing import Any
 
 from rice.errors import RiceError
 
+_LARGEST = 2**20
+_MOST = {"depth": 1000, "theta": 1e12}
+"""Beyond any tower: a file that asks for more would fill the memory."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ViTConfig:
@@ -30,8 +34,9 @@ class ViTConfig:
         if self.mlp_width == 0:
             object.__setattr__(self, "mlp_width", 4 * self.width)
         for field in dataclasses.fields(self):
-            if getattr(self, field.name) <= 0:
-                raise RiceError(f"a ViT needs {field.name} > 0, got {getattr(self, field.name)}")
+            value, most = getattr(self, field.name), _MOST.get(field.name, _LARGEST)
+            if not 0 < value <= most:
+                raise RiceError(f"a ViT needs {field.name} > 0 and at most {most}, got {value}")
         if self.width % self.heads or self.head_dim % 4:
             raise RiceError(
                 f"2D RoPE needs a head width that is a multiple of 4, got width {self.width} over {self.heads} heads"
@@ -85,7 +90,7 @@ def from_json(config: Mapping[str, Any], *, origin: str) -> ViTConfig:
     """
     tower = config.get("vision_config", config)
     model_type = tower.get("model_type") if isinstance(tower, Mapping) else None
-    if not isinstance(tower, Mapping) or model_type not in _FIELDS_OF_TYPE:
+    if not isinstance(tower, Mapping) or not isinstance(model_type, str) or model_type not in _FIELDS_OF_TYPE:
         raise RiceError(
             f"{origin}: expected model_type {' or '.join(_FIELDS_OF_TYPE)}, got {model_type!r}; "
             "a tower of another architecture is loaded with hf:PATH"
@@ -95,6 +100,8 @@ def from_json(config: Mapping[str, Any], *, origin: str) -> ViTConfig:
     defaults = {"eps": 1e-5, "image_size": SIZE_IN_PATCHES * _number(tower, "patch_size", None, origin)}
     values = {ours: _number(tower, theirs, defaults.get(ours), origin) for ours, theirs in fields.items()}
     rope = tower.get("rope_parameters") or {}
+    if not isinstance(rope, Mapping):
+        raise RiceError(f"{origin}: expected rope_parameters to be an object, got {rope!r}")
     eps, theta = float(values.pop("eps")), float(_number(rope, "rope_theta", 1e4, origin))
     return ViTConfig(**{ours: int(value) for ours, value in values.items()}, eps=eps, theta=theta)
 
@@ -124,9 +131,9 @@ def _refuse_variants(tower: Mapping[str, Any], origin: str) -> None:
 def _number(fields: Mapping[str, Any], name: str, default: float | None, origin: str) -> float:
     value = fields.get(name)
     value = default if value is None else value
-    if isinstance(value, (list, tuple)) and len(set(value)) == 1:
+    if isinstance(value, (list, tuple)) and value and all(one == value[0] for one in value):
         value = value[0]  # some files write sizes as [14, 14]
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or value <= 0:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < 1e15:
         raise RiceError(f"{origin}: expected a positive number as {name}, got {value!r}")
     if default is None and value != int(value):
         raise RiceError(f"{origin}: expected a whole number as {name}, got {value!r}")
