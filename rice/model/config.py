@@ -103,7 +103,10 @@ def from_json(config: Mapping[str, Any], *, origin: str) -> ViTConfig:
     if not isinstance(rope, Mapping):
         raise RiceError(f"{origin}: expected rope_parameters to be an object, got {rope!r}")
     eps, theta = float(values.pop("eps")), float(_number(rope, "rope_theta", 1e4, origin))
-    return ViTConfig(**{ours: int(value) for ours, value in values.items()}, eps=eps, theta=theta)
+    try:
+        return ViTConfig(**{ours: int(value) for ours, value in values.items()}, eps=eps, theta=theta)
+    except RiceError as error:
+        raise RiceError(f"{origin}: {error}") from error
 
 
 def to_json(config: ViTConfig, dtype: str) -> dict[str, Any]:

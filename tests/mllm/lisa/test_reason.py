@@ -95,6 +95,7 @@ def test_a_rectangle_has_both_its_edges_and_ignored_parts_lie_where_they_are_sma
         {"label": "target", "points": [[1, "x"]]},
         {"label": "target", "points": [[1, float("nan")]]},
         {"label": "target", "points": [[1, 1e12]]},
+        {"label": "target", "points": [[1, 10**400]]},
         {"label": "target", "points": [[1, 2], [3]]},
         {"label": 7, "points": [[1, 2]]},
     ],

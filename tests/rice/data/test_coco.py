@@ -263,6 +263,17 @@ def test_a_damaged_segmentation_names_its_annotation(tmp_path: Path, document: d
         split.semantic_map(1)
 
 
+def test_a_segmentation_of_another_kind_is_kept_as_it_is_and_refused_where_a_mask_is_asked_for(
+    tmp_path: Path, document: dict[str, Any]
+) -> None:
+    document["annotations"][0]["segmentation"] = 7
+    write(tmp_path, document)
+    split = open_split(tmp_path)
+    assert [a["segmentation"] for a in split.as_coco()["annotations"] if a["id"] == 1] == [7]
+    with pytest.raises(RiceError, match="annotation 1: expected polygons or run lengths as segmentation, got 7"):
+        split.mask(split.images[0].annotations[0])
+
+
 def test_a_link_out_of_the_folder_is_refused_and_one_within_is_not(tmp_path: Path, document: dict[str, Any]) -> None:
     write(tmp_path, document)
     picture = tmp_path / "train" / "a.png"

@@ -239,6 +239,8 @@ def dataset_says(**changes: Any) -> Callable[[Path], None]:
         (dataset_says(object_classes=-1), r"dataset\.json .* object_classes of at least 0"),
         (dataset_says(shards=[]), r"dataset\.json .* lists no shards"),
         (lambda folder: (folder / "dataset.json").write_text("{"), r"dataset\.json is not valid JSON"),
+        (lambda folder: (folder / "dataset.json").write_text("[" * 100_000), r"dataset\.json is not valid JSON"),
+        (lambda folder: (folder / "dataset.json").write_text('"\\ud800"'), r"dataset\.json is not valid JSON"),
         (lambda folder: (folder / "dataset.json").write_text("[]"), r"dataset\.json is not a data set's description"),
         (lambda folder: (folder / "dataset.json").unlink(), r"no shards at .*dataset\.json: No such .*rice pack"),
     ],

@@ -175,6 +175,26 @@ def test_what_is_no_picture_and_no_video_is_refused(tmp_path: Path, content: byt
     assert str(path) in error_of(path)
 
 
+def test_a_video_of_an_unknown_codec_is_refused(clip: Path) -> None:
+    content = clip.read_bytes()
+    assert content.count(b"avc1") > 0
+    clip.write_bytes(content.replace(b"avc1", b"xxxx"))
+    assert "coded in a way that FFmpeg does not know" in error_of(clip)
+
+
+def test_a_title_in_another_encoding_is_no_error(tmp_path: Path) -> None:
+    path = tmp_path / "titled.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 32, 32, "yuv420p"
+        container.metadata["title"] = "abcdefgh"
+        for number in range(3):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(gradient(number, 32, 32))))
+        container.mux(stream.encode())
+    path.write_bytes(path.read_bytes().replace(b"abcdefgh", b"\xe9t\xe9 1999"))
+    assert open_footage(path).check() == 3
+
+
 def test_a_missing_source_and_an_empty_folder_are_refused(tmp_path: Path) -> None:
     assert "no file or folder" in error_of(tmp_path / "nothing")
     assert "expected pictures" in error_of(tmp_path)

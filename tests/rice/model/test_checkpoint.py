@@ -167,6 +167,12 @@ def test_llava_onevision_configuration_is_read() -> None:
         {"num_hidden_layers": 1.5},
         {"num_attention_heads": -1},
         {"patch_size": [14, 16]},
+        {"patch_size": [[14], [14]]},
+        {"num_hidden_layers": 2**31},
+        {"hidden_size": 10**400},
+        {"layer_norm_eps": float("inf")},
+        {"model_type": ["mlcd_vision_model"]},
+        {"rope_parameters": ["axial"]},
     ],
     ids=str,
 )
