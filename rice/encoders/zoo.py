@@ -14,7 +14,7 @@ from rice.encoders.hf_config import spec_from_config
 from rice.encoders.hf_families import sizes
 from rice.encoders.spec import EncoderSpec, Preprocessing, vit_spec
 from rice.errors import RiceError, nearest
-from rice.model.config import B16, L14, MINI8, ViTConfig
+from rice.model.config import B16, L14, MICRO8, MINI8, ViTConfig
 
 Loader = Literal["rice", "hf", "open_clip"]
 
@@ -69,6 +69,12 @@ def _rice(kind: Literal["l14", "b16"], size: int, repo: str | None = None) -> En
     config = replace(tower, image_size=size)
     facts: dict[str, Any] = {"paper": _RICE_PAPER, "public": repo is not None, "note": note}
     return _vit(f"rice-{kind}-{size}", config, parameters, repo=repo, **facts)
+
+
+def _shipped(name: str, config: ViTConfig, parameters: int, note: str) -> Entry:
+    """One whose weights are in this package."""
+    folder = Path(__file__).parent / "shipped" / name
+    return _vit(name, config, parameters, shipped=folder, licence="apache-2.0", note=note)
 
 
 def _hf(name: str, repo: str, parameters: int, architecture: Mapping[str, Any], **facts: Any) -> Entry:
@@ -217,13 +223,15 @@ _ENTRIES = (
         licence="apache-2.0",
         paper="https://arxiv.org/abs/2304.07193",
     ),
-    _vit(
+    _shipped(
         "mini-s8-128",
         MINI8,
         818_320,
-        shipped=Path(__file__).parent / "shipped" / "mini-s8-128",
-        licence="apache-2.0",
-        note="comes with the package: trained for minutes on generated scenes (benchmarks/train_mini.py), for trials",
+        "comes with the package: trained for minutes on generated scenes (benchmarks/train_mini.py), for trials",
+    ),
+    *(
+        _shipped(f"{arm}-mini", MICRO8, 212_552, f"comes with the package: {made} in miniature (docs/miniature.md)")
+        for arm, made in (("rice", "RICE"), ("mlcd", "MLCD"), ("unicom", "UNICOM"), ("clip", "CLIP"))
     ),
 )
 ZOO: dict[str, Entry] = {entry.spec.name: entry for entry in _ENTRIES}

@@ -5,6 +5,7 @@ import pytest
 import yaml
 
 from probes.sweeps.sweepfile import BUILT_IN, DatasetEntry, EncoderEntry, read_sweep
+from reports.miniature.settings import MiniatureConfig
 from rice.encoders.spec import EncoderReference
 from rice.errors import RiceError
 
@@ -185,3 +186,10 @@ def test_encoders_without_published_weights_are_left_out_unless_they_are_given(t
         read_sweep("table3", [str(tmp_path)], ["nobody=x"])
     with pytest.raises(RiceError, match='no encoder has weights; give some: --weights "N 1=PATH"'):
         read_sweep("table5a", [str(tmp_path)])
+
+
+def test_the_quickstart_judges_as_the_miniature_does_but_for_the_epochs_of_detection() -> None:
+    document, config = yaml.safe_load((BUILT_IN / "quickstart.yaml").read_text()), MiniatureConfig()
+    assert document["datasets"] == {name: {"world": world} for name, world in config.worlds.items()}
+    shorter = {"detection": {"epochs": 4}}
+    assert document["probes"] == [dict(probe) | shorter.get(probe["probe"], {}) for probe in config.probes]

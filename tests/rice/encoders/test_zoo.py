@@ -3,12 +3,14 @@
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import transformers
 from PIL import Image
+from safetensors.torch import load_file
 from torch import nn
 
 from rice.encoders.base import Encoder
@@ -44,6 +46,10 @@ PROCESSORS: dict[str, Any] = {
     "mlcd-l14-336": clip_processor(336),
     "aimv2-l14-336": clip_processor(336),
     "mini-s8-128": clip_processor(128),
+    "rice-mini": clip_processor(64),
+    "mlcd-mini": clip_processor(64),
+    "unicom-mini": clip_processor(64),
+    "clip-mini": clip_processor(64),
     "siglip-so400m-14-384": siglip_processor(384, resample=3),
     "siglip-b16-512": siglip_processor(512, resample=3),
     "siglip2-so400m-14-384": siglip_processor(384, resample=2),
@@ -56,6 +62,7 @@ PROCESSORS: dict[str, Any] = {
         image_std=[0.229, 0.224, 0.225],
     ),
 }
+SHIPPED = [name for name, entry in ZOO.items() if entry.shipped]
 ELSEWHERE = {"dfn5b-h14-378", "unit-h14-378", "qwen2.5-vit-560"}  # test_open_clip.py, test_hf_towers.py
 
 # Grid of patches at native size, from the paper's and the publishers' own words.
@@ -159,16 +166,29 @@ def test_smallest_entry_builds_with_random_values_offline() -> None:
     assert encoder(torch.rand(2, 3, 64, 64)).patches.shape == (2, 768, 4, 4)
 
 
-def test_the_shipped_encoder_is_what_transformers_reads(picture: Image.Image) -> None:
-    entry = ZOO["mini-s8-128"]
-    encoder = load_encoder("mini-s8-128")
+@pytest.mark.parametrize("name", SHIPPED)
+def test_a_shipped_encoder_is_what_transformers_reads(name: str, picture: Image.Image) -> None:
+    entry = ZOO[name]
+    encoder = load_encoder(name)
     source = transformers.AutoModel.from_pretrained(entry.shipped, dtype=torch.float32)
-    pixels = PROCESSORS["mini-s8-128"](picture, return_tensors="pt").pixel_values
+    pixels = PROCESSORS[name](picture, return_tensors="pt").pixel_values
     with torch.no_grad():
         theirs = source(pixel_values=pixels).last_hidden_state[:, 1:].transpose(1, 2)
     ours = encoder(encoder.preprocess(picture)[None]).patches.flatten(2)
     assert encoder.trained
     assert (ours - theirs).abs().max() <= TOLERANCE * max(1, theirs.abs().max())
+
+
+def test_all_that_is_shipped_weighs_no_more_than_twelve_megabytes_and_says_what_it_is() -> None:
+    folders = [entry.shipped for name in SHIPPED if (entry := ZOO[name]).shipped is not None]
+    assert len(folders) == 5
+    assert sum(path.stat().st_size for folder in folders for path in folder.rglob("*")) <= 12e6
+    for folder in folders:
+        assert {value.dtype for value in load_file(folder / "model.safetensors").values()} == {torch.float16}
+    for name in ("rice", "mlcd", "unicom", "clip"):
+        card = (ZOO[f"{name}-mini"].shipped or Path()) / "README.md"
+        assert "licence: Apache-2.0" in card.read_text()
+        assert "rice reproduce mini" in card.read_text()
 
 
 def test_the_papers_560_row_is_reachable_under_both_names() -> None:
