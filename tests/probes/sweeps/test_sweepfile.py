@@ -192,4 +192,6 @@ def test_the_quickstart_judges_as_the_miniature_does_but_for_the_epochs_of_detec
     document, config = yaml.safe_load((BUILT_IN / "quickstart.yaml").read_text()), MiniatureConfig()
     assert document["datasets"] == {name: {"world": world} for name, world in config.worlds.items()}
     shorter = {"detection": {"epochs": 4}}
-    assert document["probes"] == [dict(probe) | shorter.get(probe["probe"], {}) for probe in config.probes]
+    expected = {probe["probe"]: dict(probe) | shorter.get(probe["probe"], {}) for probe in config.probes}
+    assert {probe["probe"]: probe for probe in document["probes"]} == expected
+    assert len(document["probes"]) == len(expected)
