@@ -3,10 +3,12 @@
 import contextlib
 import difflib
 import importlib
+import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from types import ModuleType
 
+_TYPE = re.compile(r"[\w.]+: ")
 _LONGEST, _TAIL = 1500, 300
 """Characters of a message, and of its end where it has to be cut."""
 
@@ -23,6 +25,9 @@ class RiceError(Exception):
 
 
 def _presentable(message: str) -> str:
+    if message.startswith("Caught ") and "\nOriginal Traceback " in message:
+        # torch raises an error of a process that loads data again, with its traceback as the text: its own line is last
+        message = _TYPE.sub("", message.rstrip().rpartition("\n")[2], count=1)
     if len(message) > _LONGEST:
         message = f"{message[: _LONGEST - _TAIL]} [...] {message[-_TAIL:]}"
     if message.isprintable():

@@ -43,7 +43,6 @@ _WRAPPERS = re.compile(
     r"(^|\.)(_fsdp_wrapped_module|_checkpoint_wrapped_module|_orig_mod|module|modules_to_save\.[^.]+)(?=\.)"
 )
 _PEFT = re.compile(r"(^|\.)base_model\.model\.")
-_ERROR_TYPE = re.compile(r"^(\w+\.)*\w+Error: ")
 
 
 class TrainOutcome(NamedTuple):
@@ -105,7 +104,7 @@ def train(
     if settings.checkpointing:
         _recompute(bare_model(model))
     began = time.perf_counter()
-    with _as_before(model), packed_attention(model), answer_loss(model), contextlib.closing(course), _told():
+    with _as_before(model), packed_attention(model), answer_loss(model), contextlib.closing(course):
         trainer = (kind or PackedTrainer)(model, arguments, WithoutLoss(dataset), bins, groups, run)
         trainer.add_callback(course)
         result = trainer.train(resume_from_checkpoint=None if found is None else str(found.folder))
@@ -182,18 +181,6 @@ def _as_before(model: nn.Module) -> Iterator[None]:
         logging.set_verbosity(verbosity)
         if bars:
             logging.enable_progress_bar()
-
-
-@contextlib.contextmanager
-def _told() -> Iterator[None]:
-    """An error of a process that reads rows comes with torch's text of its traceback: its own line is the last."""
-    try:
-        yield
-    except RiceError as error:
-        own = str(error).rstrip().rpartition("\n")[2]
-        if own == str(error):
-            raise
-        raise RiceError(_ERROR_TYPE.sub("", own)) from None
 
 
 def _recompute(model: nn.Module) -> None:

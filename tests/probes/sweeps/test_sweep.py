@@ -295,7 +295,6 @@ def test_a_broken_dataset_is_refused_before_anything_is_written(room: Any) -> No
         (["--only-missing", "--force"], "exclude"),
         (["--slurm", "a=b"], "--executor slurm"),
         (["--executor", "slurm", "--slurm", "timeout"], "NAME=VALUE"),
-        (["--executor", "slurm"], "SLURM"),
         (["--data", "three=."], "three"),
     ],
 )
@@ -304,6 +303,14 @@ def test_a_wrong_flag_is_one_line_and_nothing_is_written(room: Any, arguments: l
     assert status == 2
     assert len(said.splitlines()) == 1
     assert word in said
+    assert not room.out.exists()
+
+
+def test_slurm_where_there_is_none_is_one_line(room: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(room.root))
+    status, said = room.run("--executor", "slurm")
+    assert (status, len(said.splitlines())) == (2, 1)
+    assert "SLURM" in said
     assert not room.out.exists()
 
 

@@ -214,6 +214,6 @@ def test_published_means_a_repository_is_known() -> None:
 
 def test_wildcards_list() -> None:
     assert [entry.spec.name for entry in entries("rice-b16-*")] == ["rice-b16-224", "rice-b16-512"]
-    assert len(entries()) == len(ZOO) == 20
+    assert len(entries()) == len(ZOO) == 24
     with pytest.raises(RiceError, match="no encoder matches 'clip-l14-33'.*clip-l14-336"):
         entries("clip-l14-33")
