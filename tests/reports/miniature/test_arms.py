@@ -2,9 +2,6 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Any
-
-import pytest
 
 from reports.miniature.arms import ARMS, TEACHER, command, folder
 from reports.miniature.claims import CLAIMS, NAMES
@@ -15,19 +12,6 @@ from rice.train.config import TrainConfig
 
 CONFIG = MiniatureConfig(updates=7, batch=5)
 SHARED = ("tower", "samples", "batch", "seed", "rho", "ocr_rho", "vit")
-
-
-@pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[TrainConfig, Path]]:
-    """What `rice train` was asked for."""
-    found: list[tuple[TrainConfig, Path]] = []
-
-    def note(config: TrainConfig, data: Path, *_: Any) -> str:
-        found.append((config, data))
-        return ""
-
-    monkeypatch.setattr("rice.train.build.plan", note)
-    return found
 
 
 def configs(asked: list[tuple[TrainConfig, Path]]) -> dict[str, TrainConfig]:

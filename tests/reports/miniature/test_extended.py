@@ -29,19 +29,6 @@ FOUND = panels(CONFIG.regions, CHOSEN)
 NUMERIC = {panel.id: panel for panel in FOUND if panel.curve}
 
 
-@pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[TrainConfig, Path]]:
-    """What `rice train` was asked for."""
-    found: list[tuple[TrainConfig, Path]] = []
-
-    def note(config: TrainConfig, data: Path, *_: Any) -> str:
-        found.append((config, data))
-        return ""
-
-    monkeypatch.setattr("rice.train.build.plan", note)
-    return found
-
-
 def started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
     """The commands that an extension starts, none of which runs."""
     jobs: dict[str, list[str]] = {}
