@@ -68,14 +68,11 @@ def _words(root: Path, _: Path) -> None:
         read_split(pictures, truths)
 
 
-def _tracking(split: str) -> Read:
-    def read(root: Path, _: Path) -> None:
-        from tracking.layouts import fingerprint, open_split
+def _tracking(root: Path, _: Path) -> None:
+    from tracking.layouts import fingerprint, open_split
 
-        open_split(root, split)
-        fingerprint(root, split)
-
-    return read
+    open_split(root, "train")
+    fingerprint(root, "train")
 
 
 def _refs(root: Path, file: Path) -> None:
@@ -391,21 +388,14 @@ def targets() -> Iterator[Target]:
     yield Target("roboflow", _world("train/_annotations.coco.json", layout="roboflow"), _coco, 0.5)
     yield Target("voc", _world("**/Annotations/*.xml", "**/ImageSets/Main/train*.txt", layout="voc"), _coco, 0.5)
     yield Target("words", _world("*train*gt*/*.txt", layout="icdar", words=(2, 3)), _words)
-    clips: dict[str, Any] = {"kind": "clips", "frames": 3, "objects": (1, 1)}
-    yield Target(
-        "got10k",
-        _world("train/*/groundtruth.txt", "train/*/absence.label", "train/list.txt", layout="got10k", **clips),
-        _tracking("train"),
-    )
-    yield Target(
-        "lasot", _world("**/groundtruth.txt", "**/full_occlusion.txt", layout="lasot", **clips), _tracking("train")
-    )
-    yield Target("trackingnet", _world("TRAIN_0/anno/*.txt", layout="trackingnet", **clips), _tracking("train"))
-    yield Target(
-        "tnl2k",
-        _world("train/*/groundtruth.txt", "absent/world_disc_0001.txt", layout="tnl2k", **clips),
-        _tracking("train"),
-    )
+    tracking = {
+        "got10k": ("train/*/groundtruth.txt", "train/*/absence.label", "train/list.txt"),
+        "lasot": ("**/groundtruth.txt", "**/full_occlusion.txt"),
+        "trackingnet": ("TRAIN_0/anno/*.txt",),
+        "tnl2k": ("train/*/groundtruth.txt", "absent/world_disc_0001.txt"),
+    }
+    for layout, files in tracking.items():
+        yield Target(layout, _world(*files, layout=layout, kind="clips", frames=3, objects=(1, 1)), _tracking)
     yield Target(
         "refcoco", _world("refer_seg/refcoco/refs*.p", "refer_seg/refcoco/instances.json", layout="refer"), _refs
     )
