@@ -17,7 +17,7 @@ from probes.yaml_files import read_yaml
 from reports.miniature import panels
 from reports.miniature.arms import ARMS, WHOLE, Arm, Flags, command, folder
 from reports.miniature.panels import CLUSTERED, Variant
-from reports.miniature.run import RUNS, SWEEP, Miniature, is_done
+from reports.miniature.run import RUNS, SWEEP, Miniature
 from reports.miniature.scores import YARDSTICK, Trained
 from rice.files import atomic_folder, link_or_copy
 
@@ -91,9 +91,8 @@ class Extension:
             arm = Arm(one.name, one.data or rice.data, {}, ())
             flags = {**rice.flags, **self.chosen[YARDSTICK], **one.flags}
             config, place = self.of.config, self._run(one.name)
-            if not is_done(place):
-                jobs[one.name] = command(arm, flags, config, self.of.out, place, updates=config.updates, seed=0)
-        self.of.run_jobs(jobs, "pretrain variants")
+            jobs[place] = command(arm, flags, config, self.of.out, place, updates=config.updates, seed=0)
+        self.of.pretrain(jobs, "pretrain variants")
 
     def _judge_multimodal(self) -> None:
         datasets: dict[str, dict[str, Any]] = {}

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote
 
-from probes.figures import write_figure
+from probes.figures import finish_curves, write_figure
 from probes.results import RESULTS, rows_of
 from reports.grid import BEST, EMPTY, GRID_WRITERS, OTHER, SUFFIXES, Entry, Grid, Line, defuse
 from reports.measurements import Cell, measurements, over_seeds
@@ -198,9 +198,5 @@ def _draw(axes: "Axes", panel: Panel, found: Found) -> None:
         points = [(x, one.value - base.value) for x, one in enumerate(numbers) if one is not None and base is not None]
         axes.plot([x for x, _ in points], [y for _, y in points], color=colour, marker=marker, markersize=5)
     axes.axhline(0, color="0.6", linewidth=1, zorder=0)
-    axes.set_xticks(range(len(names)), list(panel.columns))
-    axes.set_xlabel(panel.title)
-    axes.set_ylabel("points above RICE's own setting")
-    axes.margins(0.12, 0.14)
-    axes.grid(alpha=0.25)
-    axes.spines[["top", "right"]].set_visible(False)
+    ticks = {label: x for x, label in enumerate(panel.columns)}
+    finish_curves(axes, ticks, panel.title, "points above RICE's own setting")

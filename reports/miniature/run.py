@@ -132,7 +132,7 @@ class Miniature:
         singles = open_split(self.teacher_pictures(pictures), SPLIT)
         pack_split(singles, out / TEACHER.data, PackConfig(min_edge=8), self.progress)
         teacher = command(TEACHER, _TEACHER, config, out, out / "teacher", updates=config.teacher_updates, seed=0)
-        self.run_jobs({} if is_done(out / "teacher") else {"teacher": teacher}, "teacher")
+        self.pretrain({out / "teacher": teacher}, "teacher")
         self.run_jobs({"curate": self.curation(pictures, out / "curated", config.regions)}, "curate")
         kmeans = KMeansConfig(clusters=config.wholes)
         label_whole(out / PACKED, out / "whole", self.teacher, kmeans, self.progress, nearest=min(8, config.wholes))
@@ -147,10 +147,10 @@ class Miniature:
             f"{arm.name}-{k}": (arm, flags) for arm in self.arms for k, flags in enumerate(arm.candidates)
         }
         jobs = {
-            name: command(arm, flags, self.config, self.out, place / name, updates=updates, seed=_SEARCH_SEED)
+            place / name: command(arm, flags, self.config, self.out, place / name, updates=updates, seed=_SEARCH_SEED)
             for name, (arm, flags) in tried.items()
         }
-        self.run_jobs({name: words for name, words in jobs.items() if not is_done(place / name)}, "search")
+        self.pretrain(jobs, "search")
         world = self.config.worlds["scenes"] | {"seed": self.config.world_seed + _VALIDATION}
         dense = next(dict(probe) for probe in self.config.probes if probe["probe"] == "dense")
         encoders = [{"encoder": f"rice:{place / name / 'final'}", "name": name} for name in tried]
@@ -186,11 +186,8 @@ class Miniature:
                 trained = Trained(arm.name, budget, seed)
                 names[trained.name] = place = self.out / RUNS / folder(trained)
                 count = updates[arm.name]
-                jobs[place.name] = command(
-                    arm, chosen[arm.name], self.config, self.out, place, updates=count, seed=seed
-                )
-        missing = {name: words for name, words in jobs.items() if not is_done(self.out / RUNS / name)}
-        self.run_jobs(missing, f"pretrain, equal {budget}")
+                jobs[place] = command(arm, chosen[arm.name], self.config, self.out, place, updates=count, seed=seed)
+        self.pretrain(jobs, f"pretrain, equal {budget}")
         return names
 
     def _timed_updates(self) -> dict[str, int]:
@@ -267,6 +264,10 @@ class Miniature:
             yaml.safe_dump(document, stream, sort_keys=False)
         if sweep(str(file), out=out, jobs=self.at_once):
             raise RiceError(f"cells of the sweep failed; their logs are in {out / 'logs'}")
+
+    def pretrain(self, jobs: dict[Path, list[str]], what: str) -> None:
+        """Run those of `rice train`, by the folder that each writes, that have not ended yet; logs have its name."""
+        self.run_jobs({run.name: words for run, words in jobs.items() if not is_done(run)}, what)
 
     def run_jobs(self, jobs: dict[str, list[str]], what: str) -> None:
         """As `run_all`."""

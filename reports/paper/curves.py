@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from probes.figures import write_figure
+from probes.figures import finish_curves, write_figure
 from reports.paper.beside import Beside
 from reports.paper.layout import layout
 from reports.paper.printed import TABLES, Row, number, paper
@@ -52,12 +52,7 @@ def _panel(axes: "Axes", table: str, own: Sequence[Beside]) -> None:
                 [places[c.column] for c in cells], means, spreads, label=f"{label}, measured", linestyle="--",
                 markersize=6, markerfacecolor="white", capsize=3, **style,
             )  # fmt: skip
-    axes.set_xticks(list(places.values()), list(places))
-    axes.set_xlabel(f"({table[1]}) {plan.groups[0][0]}")
-    axes.set_ylabel("score (%)" if table == "5d" else "AP (%)")
-    axes.margins(0.12, 0.14)
-    axes.grid(alpha=0.25)
-    axes.spines[["top", "right"]].set_visible(False)
+    finish_curves(axes, places, f"({table[1]}) {plan.groups[0][0]}", "score (%)" if table == "5d" else "AP (%)")
     axes.legend(frameon=False, fontsize=8, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.0))
 
 
