@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
+sys.path.insert(0, str(Path(__file__).parent))
 FAKES = Path(__file__).parent / "fakes"
 
 

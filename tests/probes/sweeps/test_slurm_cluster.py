@@ -6,18 +6,14 @@ The cluster has no accounting, as many small ones: what became of a job without 
 """
 
 import os
-import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
+from slurm_cluster import Cluster, cluster, missing
 
 from probes.results import load
-
-sys.path.insert(0, str(Path(__file__).parent))
-from slurm_cluster import Cluster, cluster, missing
 
 pytest.importorskip("submitit")
 pytestmark = [
