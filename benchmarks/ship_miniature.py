@@ -17,13 +17,13 @@ from reports.miniature.arms import folder
 from reports.miniature.claims import NAMES
 from reports.miniature.run import RUNS, SWEEP
 from reports.miniature.scores import Scores, Trained, mean_of, scores_of
+from reports.miniature.shipped import SHIPPED
 from reports.miniature.tables import columns_of
 from reports.reading import read_frame
 from rice.encoders.region_checkpoint import load_vit
 from rice.files import atomic_folder, read_object
 from rice.model import checkpoint
 
-SHIPPED = ("rice", "mlcd", "unicom", "clip")
 SEED = 0
 
 

@@ -222,10 +222,12 @@ class Miniature:
 
     def page(self, names: dict[str, Path]) -> Path:
         """Verdicts, tables, page."""
+        from reports.miniature.shipped import as_shipped
         from reports.miniature.summary import summary_page
 
         runs = {name: str((place / "run.json").relative_to(self.out)) for name, place in names.items()}
-        return summary_page(self.out / SWEEP, self.out, runs=runs, progress=self.progress)
+        again = as_shipped(self.config)
+        return summary_page(self.out / SWEEP, self.out, runs=runs, progress=self.progress, beside_shipped=again)
 
     def curation(self, pictures: Path, out: Path, clusters: int) -> list[str]:
         """Arguments of `rice` that curate into `out`."""

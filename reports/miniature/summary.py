@@ -17,6 +17,7 @@ from reports.grid import BEST, SUFFIXES
 from reports.miniature import tables
 from reports.miniature.claims import NAMES
 from reports.miniature.scores import BUDGETS, YARDSTICK, Budget, Scores, scores_of
+from reports.miniature.shipped import Again, made_again
 from reports.miniature.sources import Sources, anchor, folder_from
 from reports.miniature.verdict import Judged, as_json, judge
 from reports.reading import read_frame
@@ -41,12 +42,14 @@ def summary_page(
     out: Path,
     runs: Mapping[str, str] | None = None,
     progress: Progress | None = None,
+    *,
+    beside_shipped: bool = False,
 ) -> Path:
     """Judge the claims and write what the module's head lists; returns the page.
 
     results: a sweep's --out folder. runs: encoder's name, as in the store -> its pretraining's run.json, relative to
-    `out`. Errors: RiceError where `out` holds another page, where results are
-    ambiguous (`reports.miniature.scores`), or where there are none.
+    `out`. beside_shipped: also say how near the scores come to those of the shipped encoders. Errors: RiceError where
+    `out` holds another page, where results are ambiguous (`reports.miniature.scores`), or where there are none.
     """
     page = out / INDEX
     if page.exists() and not is_page(page, _VERB):
@@ -76,6 +79,7 @@ def summary_page(
         "table_notes": table.notes,
         "others": {title: quote(page) for title, page in _OTHERS.items() if (out / page).is_file()},
         "chart": _CHART,
+        "again": _again(made_again(scores) if beside_shipped else []),
     }
     text = render(_TEMPLATE / "summary.html.j2", _VERB, {}, styles=[_TEMPLATE / "summary.css"], scripts=[], **content)
     with atomic_write(page, "wb") as file:
@@ -138,6 +142,17 @@ def _chart(one: Judged, scale: tuple[float, float]) -> dict[str, float] | None:
     points = {"zero": 0.0, "by": one.claim.by, "mean": one.seeds.mean, "low": low, "high": high}
     stretch = (width - 2 * margin) / (scale[1] - scale[0])
     return {name: round(margin + (value - scale[0]) * stretch, 1) for name, value in points.items()}
+
+
+def _again(found: Sequence[Again]) -> dict[str, Any]:
+    """Rows: measures; columns: the shipped encoders' arms; a number is this run's, above where it is expected."""
+    arms = list(dict.fromkeys(one.arm for one in found))
+    by = {(one.place, one.arm): one for one in found}
+    rows = [
+        {"name": " / ".join(place), "cells": [by.get((place, arm)) for arm in arms]}
+        for place in dict.fromkeys(one.place for one in found)
+    ]
+    return {"arms": arms, "rows": rows, "within": sum(one.is_within for one in found), "all": len(found)}
 
 
 def _heads(table: Table) -> list[tuple[str, int]]:
