@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
+from reports.miniature.panels import PanelId
 from reports.miniature.settings import MiniatureConfig
 from rice.errors import RiceError, require
 
@@ -58,6 +59,7 @@ def reproduce_mini(
     out: Path,
     config: Annotated[MiniatureConfig, tyro.conf.arg(name="")],
     extended: bool = False,
+    panels: tuple[PanelId, ...] = (),
     photographs: Path | None = None,
     jobs: int | None = None,
 ) -> None:
@@ -74,7 +76,8 @@ def reproduce_mini(
     Args:
         out: Folder for everything; the same one resumes.
         extended: Afterwards also variants of RICE, one setting at a time (Table 5: N, K, rho, M; the loss, what is
-            labelled, how regions are read out), and the multimodal probes; OUT/extended/index.html. An hour more.
+            labelled, how regions are read out), and the multimodal probes; OUT/extended/index.html. Two hours more.
+        panels: Of --extended only these, each of which is one to four trainings; others can follow. Default: all.
         photographs: A folder with photos/, coco/ and bccd/: afterwards also the same arms on these few real ones, with
             the settings that were found; OUT/photographs/index.html.
         jobs: Trainings and cells at a time. Default: one for each core.
@@ -94,8 +97,8 @@ def reproduce_mini(
         real = PhotographMiniature(config=few(config), out=place, data=photographs.absolute(), **shared)
         real.check()
     pages = [generated.run()]
-    if extended:
-        pages.append(Extension(generated, generated.search()).run())
+    if extended or panels:
+        pages.append(Extension(generated, generated.search(), panels).run())
     if real is not None:
         pages.append(real.run_with(generated.search()))
     if len(pages) > 1:

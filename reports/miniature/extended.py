@@ -8,6 +8,7 @@ OUT/extended/index.html   panels, each number with its file
 """
 
 import shutil
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,8 @@ from probes.sweeps.sweepfile import BUILT_IN
 from probes.yaml_files import read_yaml
 from reports.miniature import panels
 from reports.miniature.arms import ARMS, WHOLE, Arm, Flags, command, folder
-from reports.miniature.panels import CLUSTERED, Variant
-from reports.miniature.run import RUNS, SWEEP, Miniature
+from reports.miniature.panels import CLUSTERED, PanelId, Variant
+from reports.miniature.run import RUNS, SWEEP, Miniature, is_done
 from reports.miniature.scores import YARDSTICK, Trained
 from rice.files import atomic_folder, link_or_copy
 
@@ -30,10 +31,12 @@ _REMADE = ("clusters", "label", "page", "report.json", "dataset.json", ".curate.
 
 @dataclass(frozen=True)
 class Extension:
-    """What comes after a miniature that is done. chosen: settings that its search found."""
+    """What comes after a miniature that is done. chosen: settings that its search found. only: panels by their ids, all
+    for none; those that an earlier run has made stay on the page."""
 
     of: Miniature
     chosen: dict[str, Flags]
+    only: Collection[PanelId] = ()
 
     @property
     def out(self) -> Path:
@@ -47,19 +50,28 @@ class Extension:
     def _run_all(self) -> Path:
         from reports.miniature.extended_page import extended_page
 
-        found = panels.panels(self.of.config.regions, self.chosen[YARDSTICK])
+        found = [
+            panel
+            for panel in panels.panels(self.of.config.regions, self.chosen[YARDSTICK])
+            if self._is_wanted(panel.id) or all(is_done(self._run(one.name)) for one in panel.variants)
+        ]
         variants = {one.name: one for panel in found for one in panel.variants}
         self._make_data(list(variants.values()))
         self._train(list(variants.values()))
         encoders = [{"encoder": f"rice:{self._run(name) / 'final'}", "name": name} for name in variants]
         probes = panels.probe_rows(self.of.config.probes)
-        self.of.run_sweep(self.out / SWEEP, FOLDER, encoders, self.of.datasets(), probes)
-        self._judge_multimodal()
+        if encoders:
+            self.of.run_sweep(self.out / SWEEP, FOLDER, encoders, self.of.datasets(), probes)
+        if self._is_wanted("multimodal"):
+            self._judge_multimodal()
         results = [self.of.out / SWEEP, self.out / SWEEP, self.out / MULTIMODAL]
         runs = {name: self._run(name) / "run.json" for name in variants}
         main = {one for panel in (*found, panels.multimodal(())) for one in panel.encoders.values()} - variants.keys()
         runs |= {name: self._main_run(name) / "run.json" for name in main}
         return extended_page(results, self.out, found, runs)
+
+    def _is_wanted(self, panel: str) -> bool:
+        return not self.only or panel in self.only
 
     def _run(self, name: str) -> Path:
         return self.out / RUNS / name

@@ -7,11 +7,12 @@ an encoder of seed 0: one of the miniature's own, or a variant that is pretraine
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from reports.miniature.arms import Flags
 from reports.miniature.scores import YARDSTICK, Trained
 
+PanelId = Literal["n", "k", "rho", "m", "loss", "labels", "readout", "multimodal"]
 Measure = tuple[str, str]
 """Probe and metric, as the store of results has them."""
 

@@ -5,7 +5,7 @@ import dataclasses
 import json
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 from urllib.parse import unquote
 
 import pytest
@@ -15,7 +15,7 @@ from reports.miniature import extended
 from reports.miniature.arms import ARMS, command
 from reports.miniature.extended import Extension
 from reports.miniature.extended_page import extended_page
-from reports.miniature.panels import PROBES, Panel, Variant, multimodal, panels
+from reports.miniature.panels import PROBES, Panel, PanelId, Variant, multimodal, panels
 from reports.miniature.run import Miniature
 from reports.miniature.settings import MiniatureConfig
 from rice.cli import main
@@ -29,7 +29,7 @@ FOUND = panels(CONFIG.regions, CHOSEN)
 NUMERIC = {panel.id: panel for panel in FOUND if panel.curve}
 
 
-def started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
+def started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *only: PanelId) -> dict[str, list[str]]:
     """The commands that an extension starts, none of which runs."""
     jobs: dict[str, list[str]] = {}
     monkeypatch.setattr(Miniature, "run_jobs", lambda _, found, __: jobs.update(found))
@@ -39,7 +39,7 @@ def started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, list[s
     monkeypatch.setattr(extended, "_recluster", lambda *_: None)
     monkeypatch.setattr("reports.miniature.extended_page.extended_page", lambda *_: tmp_path)
     mini = Miniature(config=CONFIG, out=tmp_path, progress=SilentProgress(), at_once=1)
-    Extension(mini, {"rice": CHOSEN}).run()
+    Extension(mini, {"rice": CHOSEN}, only).run()
     return jobs
 
 
@@ -67,6 +67,15 @@ def test_a_panel_has_one_column_that_is_rice_and_variants_that_differ_in_one_set
             assert differences(own, config) <= fields[panel.id], one.name
             assert (data != own_data) == (panel.id in ("k", "labels"))
             assert differences(own, config) or data != own_data
+
+
+def test_only_the_panels_that_are_asked_for_are_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    jobs = started(tmp_path, monkeypatch, "m", "multimodal")
+    assert jobs.keys() == {one.name for panel in FOUND for one in panel.variants if panel.id == "m"}
+
+
+def test_every_panel_can_be_asked_for() -> None:
+    assert {panel.id for panel in FOUND} | {multimodal(()).id} == set(get_args(PanelId))
 
 
 def differences(one: Any, other: Any, prefix: str = "") -> set[str]:
