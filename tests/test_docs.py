@@ -98,6 +98,11 @@ def test_the_pages_name_every_verb() -> None:
     assert not missing
 
 
+def test_a_command_of_every_verb_stands_on_a_page_of_the_site() -> None:
+    shown = {verb_of(words) for page in PAGES if page.name != "README.md" for words in commands(page)}
+    assert [verb for verb in VERBS if verb not in shown] == []
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_python_of_a_page_parses_and_its_imports_resolve(page: Path) -> None:
     for code in blocks(page, "python"):

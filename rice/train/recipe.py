@@ -1,7 +1,8 @@
 """Recipes: the paper's training stages, its image-level ancestors, and the ablations of Table 5 as one-line variants.
 
 A recipe is a function whose docstring names the row of the paper, the command, the score that the paper reports for it,
-and what it costs. Hours are H200 hours by arithmetic (3 x the forward's products at 40 % of 989 TFLOP/s), not measured.
+and what it costs. Hours are H200 hours by arithmetic, not measured: 3 x the forward's products, those with a million
+centres among them, at 40 % of 989 TFLOP/s.
 """
 
 from collections.abc import Callable
@@ -22,7 +23,7 @@ def b16_224() -> TrainConfig:
     """RICE ViT-B/16, first stage: 13 B images at 224.
 
     torchrun --nproc-per-node 8 --nnodes 8 -m rice.cli train b16-224 --data SHARDS --out OUT
-    Not reported by itself. About 960 H200 hours.
+    Not reported by itself. About 1,020 H200 hours.
     """
     return TrainConfig(tower="b16", stream=_on_a_gpu(224))
 
@@ -31,7 +32,7 @@ def b16_512() -> TrainConfig:
     """RICE ViT-B/16, last stage: 1 B images at 512 (Tables 3 and 4).
 
     rice train b16-512 --init OUT224/final --data SHARDS --out OUT
-    COCO 38.9 / 31.5, LVIS 26.5 / 21.4 (detection / segmentation AP). About 450 H200 hours.
+    COCO 38.9 / 31.5, LVIS 26.5 / 21.4 (detection / segmentation AP). About 460 H200 hours.
     """
     return _finer(b16_224(), 512)
 
@@ -40,7 +41,7 @@ def l14_224() -> TrainConfig:
     """RICE ViT-L/14, first stage: 13 B images at 224.
 
     rice train l14-224 --data SHARDS --out OUT
-    Not reported by itself. About 4,400 H200 hours.
+    Not reported by itself. About 4,500 H200 hours.
     """
     return TrainConfig(tower="l14", stream=_on_a_gpu(224))
 
@@ -49,7 +50,7 @@ def l14_336() -> TrainConfig:
     """RICE ViT-L/14, second stage: 1 B images at 336 (Table 1).
 
     rice train l14-336 --init OUT224/final --data SHARDS --out OUT
-    DocVQA 79.19, average of the OCR columns 56.18. About 800 H200 hours.
+    DocVQA 79.19, average of the OCR columns 56.18. About 810 H200 hours.
     """
     return _finer(l14_224(), 336)
 
@@ -58,7 +59,7 @@ def l14_378() -> TrainConfig:
     """RICE ViT-L/14, third stage: 1 B images at 378 (Table 1).
 
     rice train l14-378 --init OUT336/final --data SHARDS --out OUT
-    DocVQA 82.59, average of the OCR columns 58.02. About 1,040 H200 hours.
+    DocVQA 82.59, average of the OCR columns 58.02. About 1,050 H200 hours.
     """
     return _finer(l14_224(), 378)
 
@@ -67,7 +68,7 @@ def l14_560() -> TrainConfig:
     """RICE ViT-L/14, last stage: 1 B images at 560 (Table 1; the released checkpoint).
 
     rice train l14-560 --init OUT378/final --data SHARDS --out OUT
-    DocVQA 87.38, average of the OCR columns 61.06. About 2,570 H200 hours.
+    DocVQA 87.38, average of the OCR columns 61.06. About 2,580 H200 hours.
     """
     return _finer(l14_224(), 560)
 
