@@ -6,7 +6,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: install quickstart test lint format docs lock clean
+.PHONY: install quickstart test lint format docs lock release-check clean
 
 install: $(READY)
 
@@ -42,6 +42,13 @@ docs: $(READY)
 # Every extra in one file, without any index's address.
 lock: $(READY)
 	$(BIN)/uv pip compile --quiet --universal --all-extras --no-emit-index-url --no-header --no-annotate pyproject.toml --output-file requirements.lock
+	$(BIN)/uv pip install --python $(BIN)/python --constraint requirements.lock --editable '.[dev]'
+	$(BIN)/python tests/licences.py
+
+# Wheel and sdist, looked into and tried in a clean environment of each Python: make release-check PYTHONS="python3.12"
+PYTHONS ?= python3.11 python3.12 python3.13
+release-check: $(READY)
+	$(BIN)/python tests/release.py --python $(PYTHONS) --keep dist
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis quickstart out site
