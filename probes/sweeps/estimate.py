@@ -53,15 +53,20 @@ def _costs(missing: Sequence[Cell]) -> list[str]:
     """Each picture passes once per cell: all seeds read the same features."""
     known = [(cell.gflops, images) for cell in missing if cell.gflops is not None and (images := cell.images())]
     total = sum(gflops * images for gflops, images in known)
-    lines = [f"forward passes: up to {sum(images for _, images in known):,} images, {total / 1e3:,.1f} TFLOPs"]
+    images = sum(images for _, images in known)
+    lines = [f"forward passes: up to {images:,} images, {total / 1e3:,.1f} TFLOPs"] if known or not missing else []
     if len(known) < len(missing):
         lines.append(f"not counted: {len(missing) - len(known)} cells whose images or GFLOPs are not known beforehand")
     return lines
 
 
 def _largest_cache(missing: Sequence[Cell]) -> str:
-    sizes = [cell.tokens * cell.spec.width * _FEATURE_BYTES * (cell.images() or 0) for cell in missing]
-    return f"; features of the largest cell take up to {format_bytes(max(sizes))}" if any(sizes) else ""
+    sizes = [min(cell.cache_gb * 1e9, _features(cell)) for cell in missing]
+    return f"; features of the largest cell take up to {format_bytes(int(max(sizes)))}" if any(sizes) else ""
+
+
+def _features(cell: Cell) -> int:
+    return cell.tokens * cell.spec.width * _FEATURE_BYTES * (cell.images() or 0)
 
 
 def _free(out: Path) -> int:

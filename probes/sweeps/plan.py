@@ -41,12 +41,13 @@ class Measurement:
 class Cell(Measurement):
     """A measurement as it is planned.
 
-    `images` counts the pictures that pass through the encoder, None where the probe cannot say; `variant` tells it from
-    other configs of the same probe on the same dataset. `check` raises RiceError where the dataset's folder is broken
-    or not for the probe; cells of one probe and dataset share it.
+    `images` counts the pictures that pass through the encoder, None where the probe cannot say; `cache_gb` bounds what
+    frozen features take on disk; `variant` tells it from other configs of the same probe on the same dataset. `check`
+    raises RiceError where the dataset's folder is broken or not for the probe; cells of one probe and dataset share it.
     """
 
     spec: EncoderSpec
+    cache_gb: float
     images: Callable[[], int | None]
     check: Callable[[], None]
     variant: str = ""
@@ -66,6 +67,7 @@ class _Task:
     dataset: DatasetEntry
     probe: Probe
     config: dict[str, Any]
+    cache_gb: float
     fingerprint: str
     images: Callable[[], int | None]
     check: Callable[[], None]
@@ -109,6 +111,7 @@ def _tasks(entry: ProbeEntry, sweep: Sweep) -> Iterator[_Task]:
             dataset=dataset,
             probe=probe,
             config=identity(config),
+            cache_gb=getattr(config, "cache_gb", 0.0),  # a probe that keeps no features has no such setting
             fingerprint=dataset_fingerprint(dataset, probe),
             images=functools.cache(functools.partial(count_images, dataset, probe)),
             check=functools.cache(functools.partial(check_dataset, dataset, probe)),
@@ -130,6 +133,7 @@ def _cells(entry: EncoderEntry, tasks: Sequence[_Task], seeds: tuple[int, ...]) 
         yield Cell(
             encoder=entry,
             spec=spec,
+            cache_gb=task.cache_gb,
             probe=task.entry.probe,
             words=task.words,
             dataset=task.dataset,
