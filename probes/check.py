@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import tyro
 
 from probes.protocol import DecodesAll, NotThisLayoutError, probe_class, probe_names
-from rice.errors import RiceError
+from rice.errors import MissingExtraError, RiceError
 from rice.progress import BarProgress, Progress, SilentProgress
 
 EXIT_UNUSABLE = 2
@@ -17,7 +17,8 @@ _MARKS = {"usable": "ok", "foreign": "-", "broken": "BROKEN"}
 
 @dataclass(frozen=True)
 class Finding:
-    """What one probe says of a data root. "foreign": another layout, or no split to train or test on."""
+    """What one probe says of a data root. "foreign": another layout, no split to train or test on, or a probe that
+    cannot look as one of its packages is not installed."""
 
     probe: str
     state: Literal["usable", "foreign", "broken"]
@@ -37,7 +38,7 @@ def _ask(name: str, root: Path, decode: bool, progress: Progress) -> Finding:
         if decode and isinstance(probe, DecodesAll):
             probe.decode_all(progress)
         return Finding(name, "usable", text)
-    except NotThisLayoutError as error:
+    except (NotThisLayoutError, MissingExtraError) as error:
         return Finding(name, "foreign", str(error))
     except RiceError as error:
         return Finding(name, "broken", str(error))

@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from probes.import_formats.scales import LIVEXIV, TABLE_1
+from probes.protocol import NotThisLayoutError
 from rice.errors import RiceError, missing, nearest
 from rice.files import atomic_write, sha256_unchanged
 
@@ -98,7 +99,7 @@ def _task(name: str, definition: Path, own: bool, data: Path | None) -> Task:
     files = () if data is None else _files(data / name, task.split)
     if not files:
         if data is not None and not local:
-            raise RiceError(
+            raise NotThisLayoutError(  # questions of other tasks are sound data
                 f"expected the questions of {name} in {data / name}/*.parquet (or jsonl), found none; put them there, "
                 "leave the task out, or leave --data out to take it from the hub"
             )

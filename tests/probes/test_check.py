@@ -9,7 +9,7 @@ from PIL import Image
 
 from probes.check import check, examine
 from rice.data.world import WorldConfig, materialise
-from rice.errors import RiceError
+from rice.errors import RiceError, missing
 
 
 def coco(root: Path, **changes: Any) -> Path:
@@ -160,6 +160,28 @@ def test_what_one_probe_reads_is_foreign_to_another_and_never_broken(kind: Any, 
     config = WorldConfig(kind=kind, layout=layout, size=64, train=6, test=3, frames=20, words=(1, 3))
     root = materialise(config, tmp_path / "world")
     assert {finding.probe: finding.text for finding in examine(root) if finding.state == "broken"} == {}
+
+
+@pytest.mark.parametrize("layout", ["llava", "refer"])
+def test_a_generated_world_of_conversations_is_broken_for_no_probe(layout: Any, tmp_path: Path) -> None:
+    """Its questions are of tasks of its own, which is no fault of those that are asked by default."""
+    things = {"objects": (1, 4), "words": (1, 1)} if layout == "llava" else {"objects": (3, 5), "words": (0, 0)}
+    root = materialise(WorldConfig(layout=layout, size=96, train=24, test=8, **things), tmp_path / "world")
+    assert {finding.probe: finding.text for finding in examine(root) if finding.state == "broken"} == {}
+
+
+def test_data_is_not_called_broken_for_a_package_that_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def absent(include: Any) -> Any:
+        raise missing("lmms-eval", "mllm")
+
+    monkeypatch.setattr("mllm.llava.benchmarks._definitions", absent)
+    for name in ("pretrain", "instruct"):
+        (tmp_path / f"{name}.json").write_text("[]")
+    (finding,) = (finding for finding in examine(tmp_path) if finding.probe == "llava")
+    assert finding.state == "foreign"
+    assert "rice-suite[mllm]" in finding.text
 
 
 def test_a_dataset_of_one_split_is_broken_for_no_probe(tmp_path: Path) -> None:
