@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -160,7 +161,6 @@ def _part(part: dict[str, Any], images: "list[Image]", task: str) -> dict[str, A
 def _rgb(picture: Any) -> "Image":
     from PIL import Image
 
-    if isinstance(picture, Image.Image):
-        return picture.convert("RGB")
-    with Image.open(picture) as opened:
-        return opened.convert("RGB")
+    from rice.data.picture import open_picture
+
+    return (picture if isinstance(picture, Image.Image) else open_picture(Path(picture))).convert("RGB")

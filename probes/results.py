@@ -21,6 +21,9 @@ from rice.files import sha256_json, write_json
 if TYPE_CHECKING:
     import pandas
 
+_MOST_BYTES = 1 << 28
+"""Of one result: 256 MiB, as of results of others."""
+
 RESULTS, ITEMS, KEPT = "results", "items", "kept"
 
 COLUMNS = (
@@ -186,9 +189,11 @@ def documents(directory: Path, rejected: list[Rejected] | None = None) -> Iterat
 def _read(path: str, stem: str) -> dict[str, Any]:
     try:
         with open(path, "rb") as file:  # noqa: PTH123
-            text = file.read()
+            text = file.read(_MOST_BYTES + 1)
     except OSError as error:
         raise RiceError(f"cannot be read: {error.strerror}") from error
+    if len(text) > _MOST_BYTES:
+        raise RiceError(f"has more than {_MOST_BYTES:,} bytes, which no result has")
     return parse(text, stem)
 
 

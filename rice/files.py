@@ -10,7 +10,7 @@ import math
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import IO, Any
 
@@ -188,14 +188,36 @@ def safe_join(root: Path, relative: str) -> Path:
 
     Errors: UnsafePathError for absolute names, drive letters, NUL bytes, and names or links that leave `root`.
     """
+    check_name(root, relative)
+    path = root / relative
+    if _leaves(path, root):
+        raise UnsafePathError(f"{relative!r} is a link that leaves {root}; replace it with the file itself")
+    return path
+
+
+def check_name(root: Path, relative: str) -> None:
+    """`safe_join` of a name that may be a link. Errors: UnsafePathError for names that leave `root` by themselves."""
     posix, windows = PurePosixPath(relative), PureWindowsPath(relative)
     escapes = ".." in posix.parts or ".." in windows.parts
     if not relative or "\0" in relative or posix.is_absolute() or windows.drive or windows.root or escapes:
         raise UnsafePathError(f"expected a file name inside {root}, got {relative!r}; correct the annotation file")
-    path = root / relative
-    if not path.resolve().is_relative_to(root.resolve()):
-        raise UnsafePathError(f"{relative!r} is a link that leaves {root}; replace it with the file itself")
-    return path
+
+
+def leads_out(entry: Path, root: Path) -> bool:
+    """Whether what a listing of `root` found there is a link that leaves it. `root` itself may be a link."""
+    return entry.is_symlink() and _leaves(entry, root)
+
+
+def refuse_links_out(entries: Iterable[Path], root: Path) -> None:
+    """Errors: UnsafePathError naming the first of what a listing of `root` found that is a link and leaves it."""
+    for entry in entries:
+        if leads_out(entry, root):
+            raise UnsafePathError(f"{entry} is a link that leaves {root}; replace it with the file itself")
+
+
+def _leaves(path: Path, root: Path) -> bool:
+    # Unlike Path.resolve, this has an answer for links in a circle: themselves.
+    return not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(root))
 
 
 def sha256_file(path: Path) -> str:

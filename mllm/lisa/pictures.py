@@ -20,7 +20,7 @@ from mllm.llava.row_groups import RowGroups
 from rice.data.picture import open_picture, turned
 from rice.data.segmentation import Mask, decode_segmentation
 from rice.errors import RiceError
-from rice.files import UnsafePathError, read_object, safe_join
+from rice.files import UnsafePathError, check_name, read_object, safe_join
 
 FORMAT = 1
 TABLE, ABOUT = "pictures.parquet", "pictures.json"
@@ -160,6 +160,7 @@ class Pictures(Sequence[Picture]):
         Errors: UnsafePathError for a name that does.
         """
         for folder in self.about["folders"]:
+            check_name(self.root, folder)
             if name.startswith(f"{folder}/"):
                 return safe_join(self.root / folder, name.removeprefix(f"{folder}/"))
         raise UnsafePathError(f"expected a file in {', '.join(self.about['folders'])} of {self.root}, got {name!r}")

@@ -11,10 +11,9 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from PIL import Image
 
 from mllm.lisa.pictures import ABOUT, FORMAT, PICTURES_PER_GROUP, SCHEMA, TABLE, Picture
-from rice.data.picture import DECODER_ERRORS
+from rice.data.picture import DECODER_ERRORS, open_header
 from rice.data.segmentation import encode_segmentation
 from rice.data.splits import scan
 from rice.errors import RiceError
@@ -96,7 +95,7 @@ def size_of(path: Path, upright: bool = False) -> tuple[int, int]:
     Errors: UnusableError for a file that is no picture; for one that has to be mirrored or turned upside down.
     """
     try:
-        with Image.open(path) as picture:
+        with open_header(path) as picture:
             width, height = picture.size
             orientation = picture.getexif().get(_ORIENTATION, 1) if upright else 1
     except DECODER_ERRORS as error:

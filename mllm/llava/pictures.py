@@ -16,11 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, NamedTuple
 
-from PIL import Image, UnidentifiedImageError
+from PIL import UnidentifiedImageError
 
 from mllm.llava.parse import Picture, Reason, RefusedRowError
-from rice.curate.scan import FORMATS, one_line, orientation_of
-from rice.data.picture import DECODER_ERRORS
+from rice.curate.scan import one_line, orientation_of
+from rice.data.picture import DECODER_ERRORS, open_header
 from rice.errors import check_ranges
 from rice.files import UnsafePathError, safe_join
 
@@ -172,7 +172,7 @@ def header(file: IO[bytes], *, decode: bool = False) -> tuple[str, int, int]:
 
     decode: also decode it. EXIF that stands behind a PNG's pixels is known only then.
     """
-    with Image.open(file, formats=FORMATS) as picture:
+    with open_header(file) as picture:
         if decode:
             picture.load()
         # Of a TIFF, Pillow says the size that it has upright.

@@ -17,8 +17,8 @@ from mllm.llava.parse import TURNS, Reason, RefusedRowError
 from rice.errors import RiceError
 from rice.files import sha256_unchanged
 
-_PARQUET_ROWS = 64
-"""Read at a time: pictures stand in them."""
+_PARQUET_ROWS = 1
+"""Read at a time: pictures stand in them, and a dictionary of one large picture can stand for any number of rows."""
 
 _COLUMNS = (*TURNS, "id", "image", "images", "question", "questionId", "answers", "video", "videos", "audio", "audios")
 

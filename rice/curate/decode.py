@@ -23,13 +23,13 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from rice.curate.scan import DAMAGED, DUPLICATE, FORMATS, ScanStage, identity_of, one_line, orientation_of
+from rice.curate.scan import DAMAGED, DUPLICATE, ScanStage, identity_of, one_line, orientation_of
 from rice.curate.sources import Annotated, Candidate, SourceShard
 from rice.curate.stage import SHARDS, Done, Stage, Work
 from rice.curate.tables import read_rows, write_rows
 from rice.data.decode import DamagedPictureError, decode_picture, to_rgb
 from rice.data.jpeg_window import restart_interval
-from rice.data.picture import DECODER_ERRORS
+from rice.data.picture import DECODER_ERRORS, open_header
 from rice.data.shards import Append, write_tar
 from rice.errors import RiceError
 from rice.files import make_folder, sha256_json
@@ -151,7 +151,7 @@ class Plain(NamedTuple):
 
 
 def _plain(content: bytes, kind: str) -> Plain:
-    with Image.open(io.BytesIO(content), formats=FORMATS) as picture:
+    with open_header(io.BytesIO(content)) as picture:
         orientation = orientation_of(picture)
         reason = _not_plain(picture, kind, orientation)
         if not reason:

@@ -24,7 +24,7 @@ from rice.curate.config import CheckConfig
 from rice.curate.sources import Candidate, SourceShard
 from rice.curate.stage import Done, Stage, Work
 from rice.curate.tables import write_rows
-from rice.data.picture import DECODER_ERRORS
+from rice.data.picture import DECODER_ERRORS, open_header
 from rice.data.shards import MAX_EDGE
 
 MISSING, DAMAGED, BOMB = "no content", "damaged", "too many pixels"
@@ -43,9 +43,6 @@ SCHEMA = pa.schema(
     ]
 )
 """digest: the first half of the content's SHA-256. width, height: upright. reason: "" for a picture that stays."""
-
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "PPM", "GIF")
-"""Of Pillow. It knows others, one of which (EPS) runs a program to draw what a file says."""
 
 _ORIENTATION = 0x0112
 _TURNED = (5, 6, 7, 8)
@@ -110,7 +107,7 @@ def described(candidate: Candidate, config: CheckConfig) -> dict[str, Any]:
     if not content:
         return row | {"reason": MISSING, "detail": ""}
     try:
-        with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(content), formats=FORMATS) as picture:
+        with warnings.catch_warnings(action="ignore"), open_header(io.BytesIO(content)) as picture:
             # Of a TIFF, Pillow says the size that it has upright.
             swapped = orientation_of(picture) in _TURNED and picture.format != "TIFF"
             width, height = picture.size[::-1] if swapped else picture.size

@@ -6,9 +6,9 @@ SA-1B's do. Whatever lies in a source is data: names are never paths to write to
 Shapes: R annotated boxes of one picture.
 """
 
-import gzip
 import os
 import re
+import stat
 import tarfile
 import zlib
 from collections.abc import Iterator, Sequence
@@ -19,16 +19,18 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from rice.curate.tars import DAMAGE, open_tar
 from rice.data.picture import PICTURES
 from rice.errors import RiceError, os_errors_as
-from rice.files import sha256_json
+from rice.files import leads_out, sha256_json
 
 _TARS = (".tar", ".tar.gz", ".tgz")
 _SUFFIXES = (*PICTURES, ".gif", ".jfif", ".jpe", ".avif", ".heic")
 """What is looked at; the scan says of what is no picture that Pillow reads."""
 _COLUMNS = ("image", "jpg", "jpeg", "png", "webp", "image_bytes", "bytes")
 """Of Parquet files: img2dataset names the column after the format, Hugging Face's data sets call it image."""
-_ROWS = 64
+_ROWS = 1
+"""Read at a time: a dictionary of one large picture can stand for any number of rows."""
 _MOST_BYTES, _MOST_JSON = 1 << 30, 64 << 20
 """Of one picture, and of annotations beside it, that are read."""
 
@@ -92,11 +94,17 @@ class FolderShard:
         return len(self.files)
 
     def candidates(self) -> Iterator[Candidate]:
-        """By name."""
+        """By name. A link that leaves the folder has no content, and says so."""
         for file in self.files:
             path = self.root / file
-            annotation = self.annotated.get(file) or _read(path.with_suffix(".json"), _MOST_JSON)
+            if leads_out(path, self.root) and path.exists():
+                yield Candidate(f"{_shown(file)}: a link that leaves {self.root.name}", None)
+                continue
+            annotation = self.annotated.get(file) or self._beside(path.with_suffix(".json"))
             yield Candidate(_shown(file), _read(path, _MOST_BYTES), annotation)
+
+    def _beside(self, path: Path) -> bytes | None:
+        return None if leads_out(path, self.root) else _read(path, _MOST_JSON)
 
 
 @dataclass(frozen=True)
@@ -118,7 +126,7 @@ class TarShard:
         pending: Candidate | None = None
         key, annotation, whole = "", None, False
         try:
-            with tarfile.open(self.path, "r:*") as tar:
+            with open_tar(self.path) as tar:
                 for member in tar:
                     suffix = Path(member.name).suffix.lower()
                     if not (member.isfile() or member.islnk()) or suffix not in (*_SUFFIXES, ".json"):
@@ -136,7 +144,7 @@ class TarShard:
                     else:
                         pending = pending._replace(annotation=content)
                 whole = _ends(tar)
-        except (tarfile.TarError, zlib.error, EOFError, gzip.BadGzipFile):
+        except (*DAMAGE, zlib.error):
             whole = False
         except OSError as error:  # of a disk or a network: it may be there again
             raise RiceError(f"cannot read {self.path}: {error.strerror or error}") from error
@@ -311,9 +319,10 @@ def _fingerprint(archive: Path) -> str:
 
 
 def _read(path: Path, most: int) -> bytes | None:
-    """None for a file that is not there, cannot be read, or is absurdly large."""
+    """None for what is no file (a pipe would be waited for), cannot be read, or is absurdly large."""
     try:
-        return path.read_bytes() if path.stat().st_size <= most else None
+        status = path.stat()
+        return path.read_bytes() if stat.S_ISREG(status.st_mode) and status.st_size <= most else None
     except OSError:
         return None
 
@@ -350,4 +359,5 @@ def _picture_column(path: Path, schema: Any) -> str:
 
 def _contents(column: Any) -> list[bytes | None]:
     values = column.to_pylist()
-    return [value.get("bytes") if isinstance(value, dict) else value for value in values]
+    contents = [value.get("bytes") if isinstance(value, dict) else value for value in values]
+    return [None if content is None or len(content) > _MOST_BYTES else content for content in contents]

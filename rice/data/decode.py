@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from rice.data.jpeg_window import cut
-from rice.data.picture import DECODER_ERRORS, turned
+from rice.data.picture import DECODER_ERRORS, MOST_PIXELS, open_header, turned
 from rice.data.regions import Crop
 
 Pixels = NDArray[np.uint8]
@@ -27,8 +27,6 @@ _REDUCTIONS = (8, 4, 2)
 """What libjpeg-turbo has vector code for; 3/8, 5/8, ... take longer than a full decode."""
 _COLOURS = ("YCbCr", "RGB", "Gray")
 """The others, of four channels, are Pillow's."""
-_MOST_PIXELS = 178_956_970
-"""Above it Pillow refuses a picture as a decompression bomb."""
 
 
 class DamagedPictureError(Exception):
@@ -72,7 +70,7 @@ def _decode_jpeg(data: bytes, frame: tuple[int, int], crop: Crop, reduction: int
     """
     try:
         height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
-        if (width, height) != frame or colours not in _COLOURS or width * height > _MOST_PIXELS:
+        if (width, height) != frame or colours not in _COLOURS or width * height > MOST_PIXELS:
             return None
         window = cut(data, crop)
         if window is not None:
@@ -87,7 +85,7 @@ def _decode_jpeg(data: bytes, frame: tuple[int, int], crop: Crop, reduction: int
 
 def _open(data: bytes, frame: tuple[int, int]) -> Image.Image:
     try:
-        with Image.open(io.BytesIO(data)) as picture:
+        with open_header(io.BytesIO(data)) as picture:
             upright = turned(picture, frame)
             if upright.size != frame:
                 raise DamagedPictureError(
@@ -101,7 +99,7 @@ def _open(data: bytes, frame: tuple[int, int]) -> Image.Image:
 def to_rgb(picture: Image.Image) -> Image.Image:
     """RGB of 8 bits a channel. Of 16 bits the upper 8 count; Pillow's own conversion would clip at 255."""
     if picture.mode.startswith("I"):
-        wide = np.asarray(picture).astype(np.int64)
+        wide = np.asarray(picture)
         return Image.fromarray((wide >> 8).clip(0, 255).astype(np.uint8)).convert("RGB")
     return picture.convert("RGB")
 

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from rice.data.picture import PICTURES
 from rice.errors import RiceError, os_errors_as
+from rice.files import refuse_links_out
 
 ICDAR_2015 = {
     "train": ("ch4_training_images", "ch4_training_localization_transcription_gt"),
@@ -115,4 +116,6 @@ def _parse(line: str, truth: Path, number: int) -> tuple[Quad, str]:
 
 def _files(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
     with os_errors_as(f"cannot list {folder}"):
-        return sorted(p for p in folder.iterdir() if p.suffix.lower() in suffixes and not p.name.startswith("."))
+        found = sorted(p for p in folder.iterdir() if p.suffix.lower() in suffixes and not p.name.startswith("."))
+    refuse_links_out(found, folder)
+    return found

@@ -24,6 +24,8 @@ from rice.errors import RiceError
 from rice.files import sha256_json
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,200}")
+_FACTOR, _LEAST, _LEAST_BYTES = 100, 1 << 30, 8
+"""A sidecar may take this many times its size in memory, or a GiB, counting so many bytes for each value."""
 _HEADER = 512
 """Bytes of a tar header, which lies right before a member's content."""
 
@@ -198,6 +200,7 @@ def _parse(path: str, content: bytes, *, captions: bool) -> Sidecar:
     fields = [*SCHEMA, CAPTIONS] if captions else [*SCHEMA]
     try:
         file = pq.ParquetFile(io.BytesIO(content))
+        _check_growth(path, file.metadata, len(content))
         there = [f for f in fields if f is not CAPTIONS or CAPTIONS.name in file.schema_arrow.names]
         table = file.read(columns=[f.name for f in there])
         columns = {f.name: table[f.name].combine_chunks().cast(f.type) for f in there}
@@ -231,6 +234,15 @@ def _parse(path: str, content: bytes, *, captions: bool) -> Sidecar:
         image_labels.to_numpy(),
         texts,
     )
+
+
+def _check_growth(path: str, metadata: Any, size: int) -> None:
+    """Runs of equal values take no room in the file, and all of it in memory."""
+    groups = (metadata.row_group(k) for k in range(metadata.num_row_groups))
+    chunks = [group.column(k) for group in groups for k in range(group.num_columns)]
+    grown = sum(max(chunk.total_uncompressed_size, _LEAST_BYTES * chunk.num_values) for chunk in chunks)
+    if grown > max(_FACTOR * size, _LEAST):
+        raise RiceError(f"{path} has {size:,} bytes and would take {grown:,} in memory; write it anew")
 
 
 def _unpack(column: Any) -> tuple[NDArray[np.int64], Any]:

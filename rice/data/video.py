@@ -16,9 +16,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from rice.data.picture import PICTURES, open_upright
+from rice.data.picture import MOST_PIXELS, PICTURES, open_upright
 from rice.errors import RiceError
-from rice.files import atomic_path
+from rice.files import atomic_path, refuse_links_out
 
 Image_HW3 = NDArray[np.uint8]
 
@@ -100,13 +100,15 @@ class Footage:
 def open_footage(path: Path) -> Footage:
     """Open a video file, a folder of frames (in natural order: 2 before 10) or a picture, as far as its first frame.
 
-    Errors: RiceError for a source that is missing, empty, unreadable or corrupt.
+    Errors: RiceError for a source that is missing, empty, unreadable or corrupt; for frames that are links out of their
+    folder.
     """
     if path.is_dir():
         named = (p for p in path.iterdir() if p.suffix.lower() in PICTURES and not p.name.startswith("."))
         pictures = tuple(sorted(named, key=lambda p: natural_key(p.name)))
         if not pictures:
             raise RiceError(f"expected pictures ({', '.join(PICTURES)}) in the folder {path}, found none")
+        refuse_links_out(pictures, path)
         height, width, _ = read_frame(pictures[0]).shape
         return Footage(path=path, kind="frames", height=height, width=width, declared=len(pictures), pictures=pictures)
     if not path.is_file():
@@ -202,7 +204,17 @@ def _opened(path: Path) -> Iterator[tuple[Any, Any]]:
         stream = container.streams.video[0]
         if stream.codec_context is None:  # to decode one crashes the process, as of PyAV 15
             raise RiceError(f"{path} is coded in a way that FFmpeg does not know; is it whole?")
+        _check_pixels(path, stream.codec_context)
+        # What the stream says on the way counts as well; FFmpeg's own limit is a few GB for each of its threads.
+        stream.codec_context.options = {"max_pixels": str(MOST_PIXELS)}
         yield container, stream
+
+
+def _check_pixels(path: Path, sized: Any) -> None:
+    if sized.width * sized.height > MOST_PIXELS:
+        raise RiceError(
+            f"{path} has frames of {sized.width} x {sized.height} pixels, of {MOST_PIXELS:,} at most; make them smaller"
+        )
 
 
 def _decoded(path: Path) -> Iterator[Any]:

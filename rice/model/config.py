@@ -7,6 +7,8 @@ from typing import Any
 
 from rice.errors import RiceError
 
+MOST_PARAMETERS = 20_000_000_000
+"""Of a tower; the largest published ones have 18 billion. A file of few bytes can ask for any number."""
 _LARGEST = 2**20
 _MOST = {"depth": 1000, "theta": 1e12}
 """Beyond any tower: a file that asks for more would fill the memory."""
@@ -37,10 +39,19 @@ class ViTConfig:
             value, most = getattr(self, field.name), _MOST.get(field.name, _LARGEST)
             if not 0 < value <= most:
                 raise RiceError(f"a ViT needs {field.name} > 0 and at most {most}, got {value}")
+        if self.parameters > MOST_PARAMETERS:
+            raise RiceError(
+                f"a ViT has at most {MOST_PARAMETERS:,} parameters, this one would have {self.parameters:,}"
+            )
         if self.width % self.heads or self.head_dim % 4:
             raise RiceError(
                 f"2D RoPE needs a head width that is a multiple of 4, got width {self.width} over {self.heads} heads"
             )
+
+    @property
+    def parameters(self) -> int:
+        """Of the matrices, which is all but a thousandth."""
+        return self.depth * self.width * (4 * self.width + 2 * self.mlp_width) + 3 * self.patch**2 * self.width
 
     @property
     def head_dim(self) -> int:

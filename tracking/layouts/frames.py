@@ -5,11 +5,10 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from PIL import Image
-
-from rice.data.picture import DECODER_ERRORS, PICTURES
+from rice.data.picture import DECODER_ERRORS, PICTURES, open_header
 from rice.data.video import natural_key
 from rice.errors import RiceError
+from rice.files import refuse_links_out
 from tracking.sequence import PictureFiles
 
 _SUFFIXES = frozenset(PICTURES)
@@ -18,10 +17,16 @@ _EXIF_ORIENTATION, _FIRST_ON_ITS_SIDE = 0x0112, 5
 
 
 def names_in(folder: Path) -> list[str]:
-    """Names of all that is visible in a folder, in no order. Errors: RiceError naming one that cannot be listed."""
+    """Names of all that is visible in a folder, in no order.
+
+    Errors: RiceError naming a folder that cannot be listed, or a picture in it that is a link and leaves it.
+    """
     try:
         with os.scandir(folder) as entries:
-            return [entry.name for entry in entries if entry.name[0] != "."]
+            found = [entry for entry in entries if entry.name[0] != "."]
+            links = pictures_among(entry.name for entry in found if entry.is_symlink())
+            refuse_links_out((folder / name for name in links), folder)
+            return [entry.name for entry in found]
     except OSError as error:
         raise RiceError(f"cannot list the folder {folder}: {error.strerror or error}") from error
 
@@ -88,7 +93,7 @@ def natural_frames(folder: Path, names: Iterable[str]) -> PictureFiles:
 def frame_size(path: Path) -> tuple[int, int] | None:
     """Upright width, height by a picture's header; None where that is damaged, which reading the frame will report."""
     try:
-        with Image.open(path) as picture:
+        with open_header(path) as picture:
             width, height = picture.size
             orientation = picture.getexif().get(_EXIF_ORIENTATION, 1) if "exif" in picture.info else 1
     except DECODER_ERRORS:
