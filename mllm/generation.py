@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rice.encoders.hub import pinned
 from rice.errors import RiceError
 
 if TYPE_CHECKING:
@@ -120,7 +121,8 @@ class Speaker:
         with quiet():
             self.model = load_model(pretrained, pick_dtype(dtype, self.device)).to(self.device).eval()
         try:
-            self.processor = AutoProcessor.from_pretrained(pretrained)
+            with pinned(pretrained) as options:
+                self.processor = AutoProcessor.from_pretrained(pretrained, trust_remote_code=False, **options)
         except (OSError, ValueError) as error:
             raise RiceError(f"expected a processor in {pretrained}: {_line(error)}") from error
         self.tokenizer = getattr(self.processor, "tokenizer", self.processor)
@@ -247,7 +249,10 @@ def load_model(pretrained: str, dtype: "torch.dtype") -> Any:
     if place.exists() and not (place / "config.json").is_file():
         raise RiceError(f"expected a model's folder with config.json, found none in {pretrained}")
     try:
-        model, loading = AutoModelForImageTextToText.from_pretrained(pretrained, dtype=dtype, output_loading_info=True)
+        with pinned(pretrained) as options:
+            model, loading = AutoModelForImageTextToText.from_pretrained(
+                pretrained, dtype=dtype, output_loading_info=True, trust_remote_code=False, **options
+            )
     except (OSError, ValueError) as error:
         raise RiceError(f"cannot load {pretrained}: {_line(error)}") from error
     for what in ("missing_keys", "mismatched_keys", "unexpected_keys"):

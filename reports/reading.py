@@ -20,7 +20,8 @@ def read(folders: Sequence[Path]) -> tuple[list[dict[str, Any]], list[Rejected]]
     """The documents (`probes.results.documents`) under sweeps' --out folders, and the files that are left out.
 
     A key says what was measured, so of two files with one key only the first counts: its seed is not averaged twice.
-    Errors: RiceError for a folder that cannot be read, and where none holds a result.
+    Errors: RiceError for a folder that cannot be read, where none holds a result, and for results of one name with
+    other weights.
     """
     found: dict[str, dict[str, Any]] = {}
     places: dict[str, str] = {}
@@ -41,7 +42,23 @@ def read(folders: Sequence[Path]) -> tuple[list[dict[str, Any]], list[Rejected]]
         raise RiceError(
             f"expected results under {', '.join(map(str, folders))}, found none{why}; make some with: rice sweep"
         )
+    _refuse_other_weights(found.values())
     return [found[key] for key in sorted(found)], left
+
+
+def _refuse_other_weights(documents: Iterable[dict[str, Any]]) -> None:
+    """A name of the hub may come to mean other weights, and its results would still count as one encoder's."""
+    seen: dict[str, tuple[str, str]] = {}
+    for document in documents:
+        fingerprint, digest = document["identity"]["encoder_fingerprint"], document["encoder_spec"].get("digest")
+        if not isinstance(digest, str):  # not published, or of a version that did not note it
+            continue
+        other, key = seen.setdefault(fingerprint, (digest, document["key"]))
+        if other != digest:
+            raise RiceError(
+                f"results of {document['encoder']} were measured with other weights of the same name: {key}.json with "
+                f"{other[:12]}, {document['key']}.json with {digest[:12]}; keep those of one apart, in another folder"
+            )
 
 
 def read_frame(folder: Path, metrics: Sequence[str] = ()) -> "tuple[pd.DataFrame, list[Rejected]]":

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -42,6 +43,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def cut_pictures_are_damaged() -> None:
     """Importing lmms-eval asks Pillow to fill cut pictures with grey, for the whole process and so for later tests."""
     ImageFile.LOAD_TRUNCATED_IMAGES = False
+
+
+@pytest.fixture(autouse=True)
+def pins_of_its_own(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a test reads of a hub, no other one and no user shall have to agree with."""
+    monkeypatch.setenv("RICE_PINS", str(tmp_path_factory.getbasetemp() / f"pins-{uuid.uuid4().hex}.json"))
 
 
 @pytest.fixture

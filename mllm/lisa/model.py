@@ -184,7 +184,7 @@ def load_llava(folder: Path, dtype: torch.dtype = torch.float32) -> Llava:
         raise RiceError(f"expected a model of rice llava train that sees, {folder} holds {kind}")
     model = load_model(str(folder), dtype)
     with quiet():
-        processor = AutoProcessor.from_pretrained(folder)
+        processor = AutoProcessor.from_pretrained(folder, trust_remote_code=False)
     return Llava(model=model, processor=processor, tiles=facts.tiles(), arch=cast(Any, facts.arch))
 
 

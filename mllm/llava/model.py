@@ -21,6 +21,7 @@ from mllm.llava.tiling import Tiles, Tiling
 from mllm.llava.tower import VisionTower, vision_tower
 from rice.encoders.base import Encoder
 from rice.encoders.hf import quiet
+from rice.encoders.hub import pinned
 from rice.errors import RiceError
 
 TOWER, PROJECTOR, LANGUAGE = "vision_tower", "projector", "language_model"
@@ -48,9 +49,9 @@ class LanguageModel:
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
         try:
-            with quiet():
-                model = AutoModelForCausalLM.from_pretrained(name, dtype=dtype)
-                tokenizer = AutoTokenizer.from_pretrained(name)
+            with quiet(), pinned(name) as options:
+                model = AutoModelForCausalLM.from_pretrained(name, dtype=dtype, trust_remote_code=False, **options)
+                tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False, **options)
         except (OSError, ValueError) as error:
             reason = " ".join(str(error).split())[:300]
             raise RiceError(

@@ -9,6 +9,7 @@ from typing import Any
 from mllm.llava.facts import FACTS
 from probes.import_formats.foreign import Whose
 from rice.encoders.cost import cost
+from rice.encoders.hub import pinned
 from rice.encoders.spec import EncoderReference
 from rice.errors import RiceError
 from rice.files import read_object, sha256_json, sha256_unchanged
@@ -145,10 +146,11 @@ def _fetch(model: str) -> Path:
     if model.count("/") != 1 or model.startswith((".", "/")):
         raise RiceError(f"expected a model's folder, or a hub id OWNER/NAME, found no {model}")
     try:
-        with contextlib.suppress(LocalEntryNotFoundError):
-            there = Path(snapshot_download(model, local_files_only=True, ignore_patterns=_NOT_FETCHED))
-            if any(path.suffix in _WEIGHTS for path in there.iterdir()):  # else a part of it was asked for once
-                return there
-        return Path(snapshot_download(model, ignore_patterns=_NOT_FETCHED))
+        with pinned(model) as options:
+            with contextlib.suppress(LocalEntryNotFoundError):
+                there = Path(snapshot_download(model, local_files_only=True, ignore_patterns=_NOT_FETCHED, **options))
+                if any(path.suffix in _WEIGHTS for path in there.iterdir()):  # else a part of it was asked for once
+                    return there
+            return Path(snapshot_download(model, ignore_patterns=_NOT_FETCHED, **options))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise RiceError(f"cannot fetch the model {model}: {' '.join(str(error).split())}") from error

@@ -47,6 +47,7 @@ from probes.protocol import identity
 from probes.provenance import versions
 from rice.device import pick_device
 from rice.encoders.hf import quiet
+from rice.encoders.hub import cached_revision
 from rice.errors import RiceError
 from rice.files import atomic_folder, atomic_path, leftovers, read_object, write_json
 from rice.progress import Progress
@@ -309,7 +310,7 @@ class Training:
             },
             config=identity(config),
             data=self.fingerprint(),
-            versions=versions(),
+            versions=versions() | ({} if Path(lm).is_dir() else {lm: cached_revision(lm)}),
         )
 
     def fingerprint(self) -> str:

@@ -7,7 +7,6 @@ there. Code that comes with a repository is never run.
 import contextlib
 import importlib
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -19,9 +18,11 @@ from rice.encoders.hf_families import FAMILIES, Family
 from rice.encoders.hf_names import from_published
 from rice.encoders.loaded import Loaded, seeded_init
 from rice.encoders.spec import EncoderSpec
-from rice.encoders.weights import Source, open_checkpoint, pick, place
+from rice.encoders.weights import Checkpoint, Source, open_checkpoint, pick, place
 from rice.errors import RiceError
+from rice.model.config import MOST_PARAMETERS
 
+_FACTOR, _FEW = 4, 10_000_000
 # Fields that say how a checkpoint was stored, not what the network is.
 _STORAGE_FIELDS = ("dtype", "torch_dtype", "quantization_config", "transformers_version", "_name_or_path")
 
@@ -43,13 +44,15 @@ def load_architecture(
     if source.kind == "random":
         with seeded_init():
             return Loaded(build(architecture), spec, extract)
-    module = _load(architecture, source, allow_pickle)
-    return Loaded(module, replace(spec, revision=source.revision()), extract)
+    checkpoint = open_checkpoint(source, allow_pickle=allow_pickle)
+    module = _load(architecture, checkpoint, str(source))
+    return Loaded(module, checkpoint.noted(spec, source), extract)
 
 
 def build(architecture: Mapping[str, Any]) -> nn.Module:
-    """The tower of a configuration, initialised by transformers from the global generator."""
+    """The tower of a configuration, initialised by transformers from the global generator. Errors: RiceError."""
     cls = model_class(FAMILIES[architecture["model_type"]])
+    _count(cls, architecture)
     module: nn.Module = cls(_configuration(cls, architecture))
     return module
 
@@ -63,11 +66,26 @@ def model_class(family: Family) -> Any:
         raise RiceError(f"the installed transformers has no {name}; upgrade it: pip install -U transformers") from error
 
 
-def _load(architecture: Mapping[str, Any], source: Source, allow_pickle: bool) -> nn.Module:
+def _count(cls: Any, architecture: Mapping[str, Any]) -> int:
+    """Parameters of a configuration, which nothing is allocated for. Errors: RiceError beyond any tower."""
+    try:
+        with torch.device("meta"):
+            module: nn.Module = cls(_configuration(cls, architecture))
+    except (ArithmeticError, LookupError, MemoryError, RuntimeError, TypeError, ValueError) as error:
+        raise RiceError(f"transformers cannot build this configuration: {' '.join(str(error).split())}") from error
+    count = sum(parameter.numel() for parameter in module.parameters())
+    if count > MOST_PARAMETERS:
+        raise RiceError(f"expected a tower of at most {MOST_PARAMETERS:,} parameters, its configuration has {count:,}")
+    return count
+
+
+def _load(architecture: Mapping[str, Any], checkpoint: Checkpoint, where: str) -> nn.Module:
     family = FAMILIES[architecture["model_type"]]
     cls = model_class(family)
-    checkpoint = open_checkpoint(source, allow_pickle=allow_pickle)
     fields, tensors = from_published(architecture, checkpoint.read(checkpoint.prefix(family.anchors)))
+    asked, given = _count(cls, fields), sum(value.numel() for value in tensors.values())
+    if asked > _FACTOR * given + _FEW:  # all of it would be allocated before the first gap is told
+        raise RiceError(f"{where} holds {given:,} values of a tower whose configuration has {asked:,}; get both anew")
     with quiet():
         module, report = cls.from_pretrained(
             None,
@@ -77,7 +95,7 @@ def _load(architecture: Mapping[str, Any], source: Source, allow_pickle: bool) -
             ignore_mismatched_sizes=True,  # reported below instead, in one line
             output_loading_info=True,
         )
-    _check(report, family, str(source))
+    _check(report, family, where)
     loaded: nn.Module = module
     return loaded
 

@@ -19,6 +19,8 @@ from rice.files import read_object
 
 CONFIG = "config.json"
 PROCESSOR = "preprocessor_config.json"
+_MOST, _MOST_DEPTH, _DEPTHS = 2**20, 1000, ("depth", "num_hidden_layers")
+"""Beyond any tower: a file that asks for more would fill the memory."""
 RESAMPLE: dict[Interpolation, int] = {"lanczos": 1, "bilinear": 2, "bicubic": 3}
 """PIL's numbers, as processor files write them."""
 
@@ -188,8 +190,9 @@ def _positive(fields: Mapping[str, Any], key: str, where: str) -> int:
     value = fields.get(key)
     if isinstance(value, (list, tuple)) and len(set(value)) == 1:
         value = value[0]  # some files write [14, 14]
-    if not isinstance(value, int) or value <= 0:
-        raise RiceError(f"expected {key} in {where} to be a positive whole number, got {value!r}")
+    most = _MOST_DEPTH if key in _DEPTHS else _MOST
+    if not isinstance(value, int) or not 0 < value <= most:
+        raise RiceError(f"expected {key} in {where} to be a positive whole number, at most {most:,}, got {value!r}")
     return value
 
 

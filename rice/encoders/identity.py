@@ -1,8 +1,9 @@
 """What an encoder is, as one hash: results of other weights never meet under one name. Imports no torch.
 
-Local weights are hashed by content. Published ones are known by their repository and the revision that the zoo pins;
-the commit that was really loaded is in the spec of the loaded encoder, and so in every result. Random ones are known by
-their architecture and seed.
+Local weights are hashed by content. Published ones are known by their repository, as this must be known before they are
+fetched; `rice.encoders.pins` keeps a repository from changing, and the commit and the hash of what was really loaded
+are in the spec of the loaded encoder, and so in every result: results of other values are never read together. Random
+ones are known by their architecture and seed.
 """
 
 import dataclasses

@@ -42,7 +42,8 @@ def load_architecture(
         module = build(architecture)
     if checkpoint is not None:
         timm_models.fill(module, checkpoint.read(checkpoint.prefix(_ANCHORS)), checkpoint.label)
-    return Loaded(module, replace(spec, revision=source.revision()), extract)
+        spec = checkpoint.noted(spec, source)
+    return Loaded(module, spec, extract)
 
 
 def build(architecture: Mapping[str, Any]) -> nn.Module:

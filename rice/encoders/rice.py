@@ -56,7 +56,7 @@ def load_config(config: ViTConfig, spec: EncoderSpec, source: Source, *, allow_p
     published = open_checkpoint(source, allow_pickle=allow_pickle)
     scheme, prefix = detect(published.shards, published.label)
     state = checkpoint.from_published(published.read(prefix), scheme, config, origin=published.label)
-    return Loaded(checkpoint.build(config, state), replace(spec, revision=source.revision()), extract)
+    return Loaded(checkpoint.build(config, state), published.noted(spec, source), extract)
 
 
 def build(config: ViTConfig) -> "nn.Module":

@@ -37,8 +37,9 @@ class Preprocessing:
 class EncoderSpec:
     """Facts of one encoder; everything that a probe or a table needs to know of it.
 
-    Sizes are input pixels of a square image; `mean` and `std` apply to RGB in [0, 1]. `revision` is None where it is
-    not known, never invented. `layer` counts hidden states as the source does (-1: the last hidden state);
+    Sizes are input pixels of a square image; `mean` and `std` apply to RGB in [0, 1]. `revision`, the commit, and
+    `digest`, SHA-256 of the files that published values were read from, are None where they are not known, never
+    invented. `layer` counts hidden states as the source does (-1: the last hidden state);
     `norm` says whether the patches of that layer have passed the tower's final norm ("post") or not ("none").
     What the cost of a forward needs besides: `prefix_tokens` (class and register tokens), `gated_mlp` (three matrices
     instead of two), and, where most layers attend only inside windows, the window's edge in patches and the number of
@@ -48,6 +49,7 @@ class EncoderSpec:
     name: str
     source: str
     revision: str | None = None
+    digest: str | None = None
     licence: str | None = None
     paper: str | None = None
     patch: int

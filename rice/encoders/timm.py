@@ -5,7 +5,6 @@ Shapes: B images, T tokens, D width, h w patch grid.
 """
 
 import sys
-from dataclasses import replace
 from typing import Any
 
 import timm
@@ -31,7 +30,8 @@ def load(target: str, weights: str | None, *, allow_pickle: bool = False) -> Loa
         module = build(target)
     if checkpoint is not None:
         fill(module, _converted(module, checkpoint.read()), checkpoint.label)
-    return Loaded(module, replace(spec, revision=source.revision()), extract)
+        spec = checkpoint.noted(spec, source)
+    return Loaded(module, spec, extract)
 
 
 def build(name: str) -> nn.Module:

@@ -16,6 +16,7 @@ from torch import Tensor
 from rice.encoders.base import Encoder, Features
 from rice.encoders.hf_config import tower_of
 from rice.encoders.hf_families import FAMILIES
+from rice.encoders.hub import pinned
 from rice.encoders.load import split, zoo_weights
 from rice.encoders.spec import EncoderReference
 from rice.encoders.weights import PUBLISHED, Source, place
@@ -120,7 +121,8 @@ def _transformers(encoder: Encoder, config: dict[str, Any], home: Source | None,
     aimv2 = config["model_type"] == "aimv2_vision_model"
     cls: Any = transformers.Aimv2VisionModel if aimv2 else type(encoder.module)
     if home is not None and config["model_type"] in _READ_BY_TRANSFORMERS:
-        model = cls.from_pretrained(home.place, dtype=torch.float32)
+        with pinned(home.place) as options:
+            model = cls.from_pretrained(home.place, dtype=torch.float32, **options)
     elif cls is type(encoder.module):
         model = copy.deepcopy(encoder.module)
     else:
@@ -144,7 +146,8 @@ def _processor(encoder: Encoder, home: Source | None, image: "Image") -> Tensor:
 
     spec = encoder.spec
     if home is not None:
-        processor = transformers.AutoImageProcessor.from_pretrained(home.place)
+        with pinned(home.place) as options:
+            processor = transformers.AutoImageProcessor.from_pretrained(home.place, trust_remote_code=False, **options)
         pixels: Tensor = processor(image.convert("RGB"), return_tensors="pt").pixel_values
         if pixels.shape[-1] == spec.native_size:
             return pixels
@@ -202,7 +205,8 @@ def _mlcd(encoder: Encoder, home: Source | None, image: "Image") -> Reference:
 
     module: Any = encoder.module
     if home is not None and home.kind == "hub":
-        model = MLCDVisionModel.from_pretrained(home.place, dtype=torch.float32)
+        with pinned(home.place) as options:
+            model = MLCDVisionModel.from_pretrained(home.place, dtype=torch.float32, **options)
     else:
         model = MLCDVisionModel(MLCDVisionConfig(**to_json(module.config, "float32")))
         model.load_state_dict(to_published(module))

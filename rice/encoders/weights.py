@@ -5,12 +5,13 @@ Importing this module imports no torch. Pickles are refused unless the user allo
 
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from rice.encoders.spec import EncoderSpec
 from rice.errors import RiceError
-from rice.files import open_safetensors, read_json, safe_join
+from rice.files import open_safetensors, read_json, safe_join, sha256_json, sha256_unchanged
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,7 +23,8 @@ INDEX = "model.safetensors.index.json"
 SAFE_NAMES = ("model.safetensors", "open_clip_model.safetensors")
 PICKLE_NAMES = ("pytorch_model.bin", "open_clip_pytorch_model.bin")
 _PICKLE_SUFFIXES = {".bin", ".pt", ".pth", ".ckpt", ".pkl"}
-_REPO = re.compile(r"[\w.-]+/[\w.-]+")
+_REPO = re.compile(r"(?!.*(\.\.|--))[A-Za-z0-9_][\w.-]{0,94}/[A-Za-z0-9_][\w.-]{0,94}(?<![.-])", re.ASCII)
+"""As the hub has them: a name becomes a folder of its cache."""
 
 
 @dataclass(frozen=True)
@@ -70,18 +72,25 @@ def place(target: str) -> Source:
     """`REPO_OR_PATH`: what exists on disk is a path. Errors: RiceError for neither."""
     if Path(target).exists():
         return Source("local", target)
-    if _REPO.fullmatch(target):
+    if is_repository(target):
         return Source("hub", target)
     raise RiceError(f"expected an existing path or a hub repository OWNER/NAME, got {target!r}")
 
 
+def is_repository(name: str) -> bool:
+    """Whether a text can be the name of a repository of the hub, OWNER/NAME."""
+    return _REPO.fullmatch(name) is not None
+
+
 @dataclass
 class Checkpoint:
-    """Tensors by name, read on demand. `shards`: the file that holds each tensor; `locate`: brings a file here."""
+    """Tensors by name, read on demand. `shards`: the file that holds each tensor; `locate`: brings a file here;
+    `located`: those that were read."""
 
     label: str
     shards: dict[str, str]
     locate: Callable[[str], Path] = field(repr=False)
+    located: dict[str, Path] = field(default_factory=dict, repr=False)
 
     def prefix(self, anchors: Iterable[str]) -> str:
         """What precedes the vision tower's names. Errors: RiceError when none of its tensors is here."""
@@ -97,8 +106,16 @@ class Checkpoint:
         tensors: dict[str, Tensor] = {}
         for shard in sorted({self.shards[name] for name in wanted}):
             names = [name for name in wanted if self.shards[name] == shard]
-            tensors |= {name.removeprefix(prefix): value for name, value in _read(self.locate(shard), names)}
+            self.located[shard] = self.locate(shard)
+            tensors |= {name.removeprefix(prefix): value for name, value in _read(self.located[shard], names)}
         return tensors
+
+    def noted(self, spec: EncoderSpec, source: Source) -> EncoderSpec:
+        """The spec, with commit and SHA-256 of the files of published values, which were read before."""
+        if source.kind != "hub":
+            return spec
+        digests = [sha256_unchanged(path) for _, path in sorted(self.located.items())]
+        return replace(spec, revision=source.revision(), digest=sha256_json(digests))
 
 
 def open_checkpoint(source: Source, *, allow_pickle: bool) -> Checkpoint:

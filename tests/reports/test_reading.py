@@ -89,3 +89,16 @@ def test_a_table_leaves_out_what_a_page_does(tmp_path: Path, capsys: pytest.Capt
     assert list(frame["encoder"]) == ["B"]
     assert left == read([tmp_path])[1]
     assert "gives a metric twice" in capsys.readouterr().err
+
+
+def test_results_of_one_name_with_other_weights_are_never_read_together(tmp_path: Path) -> None:
+    def digest(text: str) -> Callable[[dict[str, Any]], None]:
+        return lambda document: document["encoder_spec"].update(digest=text)
+
+    edited(stored(tmp_path / "one", "A", 0.5), digest("0" * 64))
+    edited(stored(tmp_path / "one", "A", 0.6, seed=1), digest("0" * 64))
+    stored(tmp_path / "one", "A", 0.6, seed=2)  # of a version that did not note it
+    assert len(read([tmp_path / "one"])[0]) == 3
+    edited(stored(tmp_path / "two", "A", 0.7, seed=3), digest("1" * 64))
+    with pytest.raises(RiceError, match="A were measured with other weights of the same name"):
+        read([tmp_path / "one", tmp_path / "two"])

@@ -22,7 +22,7 @@ from torchvision.ops import nms
 from rice.curate.proposals.config import ProposalConfig
 from rice.curate.proposals.proposer import Proposals
 from rice.encoders.hf import quiet
-from rice.encoders.hub import fetch
+from rice.encoders.hub import fetch, pinned
 from rice.encoders.weights import place
 from rice.errors import RiceError
 
@@ -45,10 +45,12 @@ def load_sam(checkpoint: str, device: str) -> tuple[Any, Any]:
         _reach(source.place)
     where = source.place
     try:
-        with quiet():
-            processor = AutoImageProcessor.from_pretrained(where)
+        with quiet(), pinned(where) as options:
+            processor = AutoImageProcessor.from_pretrained(where, trust_remote_code=False, **options)
             build = AutoModelForMaskGeneration.from_pretrained
-            model, report = build(where, use_safetensors=True, output_loading_info=True)
+            model, report = build(
+                where, use_safetensors=True, output_loading_info=True, trust_remote_code=False, **options
+            )
     except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise RiceError(f"expected a SAM of transformers as checkpoint, got {checkpoint}: {reason}") from error

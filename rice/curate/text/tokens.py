@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from rice.curate.text.config import SHIPPED
+from rice.encoders.hub import pinned
 from rice.errors import RiceError
 from rice.files import sha256_file, sha256_json
 
@@ -102,7 +103,8 @@ def _from_hub(name: str) -> TextTokenizer:
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+        with pinned(name) as options:
+            tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False, **options)
     except (OSError, ValueError, KeyError, ImportError) as error:
         reason = str(error).partition("\n")[0]
         raise RiceError(f"{expected}: {reason}") from error

@@ -266,3 +266,32 @@ def test_defaults_are_those_of_transformers(kind: str) -> None:
     for field, value in FAMILIES[kind].defaults.items():
         theirs = getattr(config, field)
         assert (tuple(theirs) if isinstance(theirs, (list, tuple)) else theirs) == value, field
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "says"),
+    [
+        ("hidden_size", 1 << 21, "at most 1,048,576"),
+        ("num_hidden_layers", 10_000, "at most 1,000"),
+        ("hidden_size", 1 << 18, "of at most 20,000,000,000 parameters"),
+        ("hidden_size", 4096, "values of a tower whose configuration has"),
+    ],
+)
+def test_a_configuration_far_beyond_its_weights_is_refused_before_anything_is_allocated(
+    tmp_path: Path, randomise: Randomise, field: str, value: int, says: str
+) -> None:
+    save("clip", tmp_path, randomise)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {field: value}))
+    with pytest.raises(RiceError, match=says):
+        encoder_at(tmp_path)
+
+
+def test_counting_a_tower_first_leaves_its_random_values_as_they_are(
+    tmp_path: Path, randomise: Randomise, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save("clip", tmp_path, randomise)
+    counted = encoder_at(tmp_path, None).module.state_dict()
+    monkeypatch.setattr(hf, "_count", lambda *_: 0)
+    plain = encoder_at(tmp_path, None).module.state_dict()
+    assert all(torch.equal(value, counted[name]) for name, value in plain.items())

@@ -1,5 +1,6 @@
 """Published weights: what is asked of the hub, and what is made of it. The hub here is a folder."""
 
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ from torch import nn
 import rice
 from rice.encoders import hf_config, hub, weights
 from rice.errors import RiceError
+from rice.files import sha256_json
 
 REPO = "owner/tower"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -54,6 +56,8 @@ def test_repository_is_loaded_and_its_commit_recorded(fake: FakeHub, randomise: 
     model = clip(fake.folder, randomise)
     encoder = rice.load_encoder(f"hf:{REPO}")
     assert encoder.spec.revision == COMMIT
+    file = hashlib.sha256((fake.folder / "model.safetensors").read_bytes()).hexdigest()
+    assert encoder.spec.digest == sha256_json([file])
     assert encoder.weights == "default"
     assert encoder.trained
     theirs = model.state_dict()
@@ -65,6 +69,7 @@ def test_random_values_need_no_weights_file(fake: FakeHub, randomise: Randomise)
     (fake.folder / "model.safetensors").unlink()
     encoder = rice.load_encoder(f"hf:{REPO}", weights=None)
     assert encoder.spec.revision is None
+    assert encoder.spec.digest is None
     assert "model.safetensors" not in fake.asked
 
 
