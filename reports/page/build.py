@@ -17,7 +17,7 @@ from reports.cards.hub import CARDS
 from reports.page.media import Asset, Figure
 from rice.errors import RiceError
 from rice.files import atomic_write, leftovers, sha256_file
-from rice.page.single import INDEX, is_page, render
+from rice.page.single import INDEX, allowed_scripts, is_page, render
 
 MEDIA = "media"
 INLINE_BYTES = 2 << 20
@@ -40,10 +40,10 @@ _SCRIPTS = (
 _OWN_MEDIA = re.compile(r"[0-9a-f]{16}\.(mp4|png|html)")
 _FENCE = (
     '<!doctype html><meta charset="utf-8"><meta http-equiv="Content-Security-Policy" content="'
-    "default-src 'none'; script-src 'unsafe-inline' 'unsafe-eval' blob:; worker-src blob:; "
+    "default-src 'none'; script-src {}; worker-src blob:; "
     "style-src 'unsafe-inline'; img-src data: blob:; font-src data:; form-action 'none'; base-uri 'none'\">\n"
 )
-"""Before a page that another verb wrote: it may draw, and ask nothing of any network."""
+"""Before a page that another verb wrote: the scripts that it brings may draw, and ask nothing of any network."""
 
 
 def refuse_foreign(out: Path) -> None:
@@ -112,7 +112,8 @@ class _Media:
         self.kept.add(name)
         with asset.path.open("rb") as source, atomic_write(self.out / MEDIA / name, "wb") as copy:
             if asset.suffix == ".html":
-                copy.write(_FENCE.encode())
+                scripts = allowed_scripts(asset.path.read_text(encoding="utf-8", errors="replace"))
+                copy.write(_FENCE.format(scripts or "'none'").encode())
             shutil.copyfileobj(source, copy)
         return {"file": f"{MEDIA}/{name}"}
 

@@ -5,6 +5,7 @@ nothing of any network. Texts from files go into blocks of JSON, which the scrip
 import base64
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ INDEX = "index.html"
 STYLE, ELEMENTS = Path(__file__).with_name("base.css"), Path(__file__).with_name("elements.js")
 """What pages look like, and how a script builds them; the first of `styles` and of `scripts`."""
 
+_SCRIPT = re.compile(r"<script\b[^>]*>(.*?)</script\b", re.DOTALL | re.IGNORECASE)
 _ESCAPES = {ord("<"): r"\u003c", ord(">"): r"\u003e", ord("&"): r"\u0026"}
 
 
@@ -59,13 +61,17 @@ def embedded_json(value: Any) -> str:
     return json.dumps(value, allow_nan=False, separators=(",", ":")).translate(_ESCAPES)
 
 
+def allowed_scripts(html: str) -> str:
+    """What a policy names the scripts that stand in a page by, so that no other one runs: their hashes."""
+    return " ".join(dict.fromkeys(_hash(text.replace("\r\n", "\n")) for text in _SCRIPT.findall(html)))
+
+
 def _policy(style: str, script: str) -> str:
-    hashes = {
-        name: base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
-        for name, text in (("style", style), ("script", script))
-    }
-    rules = {name: f"'sha256-{digest}'" for name, digest in hashes.items()}
     return (
         f"default-src 'none'; img-src data: 'self'; media-src data: blob: 'self'; frame-src 'self'; "
-        f"style-src {rules['style']}; script-src {rules['script']}; base-uri 'none'; form-action 'none'"
+        f"style-src {_hash(style)}; script-src {_hash(script)}; base-uri 'none'; form-action 'none'"
     )
+
+
+def _hash(text: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"

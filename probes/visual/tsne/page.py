@@ -1,6 +1,7 @@
 """Spheres side by side as one interactive page: drag turns all of them, pointing at a point says which object it is.
 
-One file that asks nothing of the network: plotly's own JavaScript is inside. Names come from users' files, so they are
+One file that asks nothing of the network: plotly's own JavaScript is inside. Its policy runs plotly's scripts, whose
+hashes it names, and no other (plotly styles what it draws by inline styles). Names come from users' files, so they are
 escaped: for the page by jinja2, for plotly, whose labels are a kind of HTML, here.
 """
 
@@ -10,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from markupsafe import Markup
 
 from probes.visual.tsne.draw import EYE, MARKERS, WARNING, Panel, Shown, graticule
 from rice.errors import require
 from rice.files import atomic_write
+from rice.page.single import allowed_scripts
 
 _FONT = "system-ui, 'Segoe UI', 'DejaVu Sans', sans-serif"
 _BALL = 0.985
@@ -43,6 +46,8 @@ _PAGE = """<!DOCTYPE html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; script-src {{ scripts }}; style-src
+'unsafe-inline'; img-src data: blob:; base-uri 'none'; form-action 'none'">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <link rel="icon" href="data:,">
 <title>{{ title }}</title>
@@ -99,7 +104,10 @@ def write_page(path: Path, panels: Sequence[Panel], shown: Shown) -> None:
     template = jinja2.Environment(autoescape=True).from_string(_PAGE)
     title = "Object features on a sphere, by t-SNE"
     with atomic_write(path) as file:
-        file.write(template.render(title=title, panels=panels, shown=shown, plot=plot, warning=WARNING))
+        text = template.render(
+            title=title, panels=panels, shown=shown, plot=plot, warning=WARNING, scripts=Markup(allowed_scripts(plot))
+        )
+        file.write(text)
 
 
 def _figure(panels: Sequence[Panel], shown: Shown) -> Any:

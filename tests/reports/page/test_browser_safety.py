@@ -84,7 +84,8 @@ def test_another_verbs_page_runs_shut_in(visit: Visiting, tmp_path: Path, make: 
     shutil.copy(write_png(figures), figures / "tsne.png")
     script = "document.body.textContent = 'drawn'; try { parent.hacked = 1 } catch {} fetch('https://example.org/')"
     (figures / "tsne.html").write_text(
-        f"<!DOCTYPE html><html><body><script>{script}.catch(() => 0)</script></body></html>"
+        f"<!DOCTYPE html><html><body><img src='x' onerror=\"document.title = 'handled'; {script}\">"
+        f"<script>{script}.catch(() => 0)</script></body></html>"
     )
     report((sweep,), out=tmp_path / "site", figures=(figures,))
     one = visit(tmp_path / "site", "#/figures")
@@ -92,7 +93,9 @@ def test_another_verbs_page_runs_shut_in(visit: Visiting, tmp_path: Path, make: 
     frame = one.page.frame_locator("#viewer iframe")
     assert frame.locator("body", has_text="drawn").inner_text() == "drawn"
     assert [url for url in one.asked if "example.org" in url] == []
-    one.said[:] = [text for text in one.said if "example.org" not in text]  # the policy says that it refused
+    assert frame.locator("body").evaluate("() => document.title") != "handled"
+    refused = ("example.org", "inline event handler", "media/x")
+    one.said[:] = [text for text in one.said if not any(word in text for word in refused)]  # says the policy
 
 
 def write_png(folder: Path) -> Path:

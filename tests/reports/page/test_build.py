@@ -99,6 +99,8 @@ def test_a_page_of_another_verb_may_ask_nothing_of_any_network(tmp_path: Path) -
     policy = str(Elements(text).of("meta", **{"http-equiv": "Content-Security-Policy"})[0][0]["content"])
     assert text.index(policy) < text.index("<script>")
     assert policy.startswith("default-src 'none';")
+    rules = {rule.split()[0]: rule.split()[1:] for rule in policy.split(";")}
+    assert rules["script-src"] == [f"'sha256-{base64.b64encode(hashlib.sha256(b'1').digest()).decode()}'"]
     assert not re.search(r"https?:|\*", policy)
     assert text.endswith(source.read_text())
 

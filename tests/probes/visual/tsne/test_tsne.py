@@ -283,6 +283,21 @@ def test_the_page_holds_everything_and_escapes_names(tmp_path: Path) -> None:
     assert "<script>fetch" not in text
     assert not re.findall(r"<(?:script|link|img)[^>]*(?:src|href)=[\"'](?!data:)", text)
     assert text.count("mean nothing") == 1
+    policy = re.search(r'Content-Security-Policy" content="([^"]*)"', text)
+    assert policy is not None
+    rules = {rule.split()[0]: rule.split()[1:] for rule in policy[1].split(";")}
+    assert rules["default-src"] == ["'none'"]
+    assert rules["script-src"]
+    assert all(source.startswith("'sha256-") for source in rules["script-src"])
+
+
+def until(page: Any, condition: str) -> None:
+    """Playwright's own way evaluates a text in the page, which its policy forbids."""
+    for _ in range(1200):
+        if page.evaluate(condition):
+            return
+        page.wait_for_timeout(100)
+    raise AssertionError(f"never came true: {condition}")
 
 
 @pytest.mark.slow
@@ -298,7 +313,7 @@ def test_the_page_works_in_a_browser_without_the_network(tmp_path: Path, launch:
     page.on("console", lambda message: said.append(message.text) if message.type == "error" else None)
     page.on("pageerror", lambda error: said.append(str(error)))
     page.goto((tmp_path / "tsne.html").as_uri(), wait_until="commit")
-    page.wait_for_function("document.querySelectorAll('#spheres canvas').length >= 2")
+    until(page, "document.querySelectorAll('#spheres canvas').length >= 2")
     legend = page.locator("#spheres .legendtext").all_text_contents()
     cameras = "['scene', 'scene2'].map(s => JSON.stringify(document.getElementById('spheres').layout[s].camera.eye))"
     before = page.evaluate(cameras)
@@ -307,7 +322,7 @@ def test_the_page_works_in_a_browser_without_the_network(tmp_path: Path, launch:
     page.mouse.down()
     page.mouse.move(box["x"] + 250, box["y"] + 230, steps=4)
     page.mouse.up()
-    page.wait_for_function(f"({cameras})[1] !== {json.dumps(before[1])}")
+    until(page, f"({cameras})[1] !== {json.dumps(before[1])}")
     page.wait_for_timeout(500)
     after = page.evaluate(cameras)
     browser.close()
