@@ -76,7 +76,8 @@ class _Task:
 def plan(sweep: Sweep) -> list[Cell]:
     """All cells, an encoder's cells adjacent. Errors: RiceError for whatever is unknown, unusable or repeated."""
     tasks = [task for entry in sweep.probes for task in _tasks(entry, sweep)]
-    cells = [cell for entry in sweep.encoders for cell in _cells(entry, tasks, sweep.seeds)]
+    named = list(zip(tasks, _variants(tasks), strict=True))
+    cells = [cell for entry in sweep.encoders for cell in _cells(entry, named, sweep.seeds)]
     seen: dict[str, Cell] = {}
     for cell in cells:
         other = seen.setdefault(cell.key, cell)
@@ -118,7 +119,7 @@ def _tasks(entry: ProbeEntry, sweep: Sweep) -> Iterator[_Task]:
         )
 
 
-def _cells(entry: EncoderEntry, tasks: Sequence[_Task], seeds: tuple[int, ...]) -> Iterator[Cell]:
+def _cells(entry: EncoderEntry, tasks: Sequence[tuple[_Task, str]], seeds: tuple[int, ...]) -> Iterator[Cell]:
     from rice.encoders.cost import cost
     from rice.encoders.identity import fingerprint
     from rice.encoders.load import describe
@@ -126,7 +127,7 @@ def _cells(entry: EncoderEntry, tasks: Sequence[_Task], seeds: tuple[int, ...]) 
     spec = describe(entry.reference, entry.weights)
     weights = fingerprint(entry.reference, entry.weights)
     priced = functools.cache(functools.partial(cost, spec))
-    for task in tasks:
+    for task, variant in tasks:
         size = task.probe.input_size(spec, entry.reference.size)
         spec.check_size(size, size)
         price = priced(size)
@@ -151,13 +152,14 @@ def _cells(entry: EncoderEntry, tasks: Sequence[_Task], seeds: tuple[int, ...]) 
             images=task.images,
             check=task.check,
             seeds=seeds,
-            variant=_variant(task, tasks),
+            variant=variant,
         )
 
 
-def _variant(task: _Task, tasks: Sequence[_Task]) -> str:
-    """The flags that tell a task from others of its probe on its dataset: ' (--grid=matched)'."""
-    rivals = [t for t in tasks if (t.entry.probe, t.dataset) == (task.entry.probe, task.dataset)]
-    shared = set.intersection(*(set(rival.words) for rival in rivals))
-    own = [word for word in task.words if word not in shared]
-    return f" ({' '.join(own)})" if own else ""
+def _variants(tasks: Sequence[_Task]) -> list[str]:
+    """Of each task the flags that tell it from others of its probe on its dataset: ' (--grid=matched)'."""
+    shared: dict[tuple[str, str], set[str]] = {}
+    for task in tasks:
+        shared.setdefault((task.entry.probe, task.dataset.name), set(task.words)).intersection_update(task.words)
+    own = [[word for word in task.words if word not in shared[task.entry.probe, task.dataset.name]] for task in tasks]
+    return [f" ({' '.join(words)})" if words else "" for words in own]

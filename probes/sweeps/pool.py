@@ -114,11 +114,9 @@ class Pool:
 
     def _fill(self, queue: deque[tuple[Cell, float]], board: Board) -> Iterator[Outcome]:
         """Start cells while slots are free, in order; yield those that another process has finished meanwhile."""
-        for _ in range(len(queue)):
-            cell, not_before = queue.popleft()
-            if not self._free or time.monotonic() < not_before:
-                queue.append((cell, not_before))  # each is visited once: the order stays
-                continue
+        # Who waits stands behind all others, the longest in front: the first cell speaks for a long queue.
+        while queue and self._free and time.monotonic() >= queue[0][1]:
+            cell, _ = queue.popleft()
             job = job_of(cell, self._out, redo_before=self._redo_before, device=self._host.devices[self._free[-1]])
             if not missing_seeds(self._out, cell.identity, cell.seeds, self._redo_before):
                 yield Outcome(cell=cell, state="done", reason=None, log=job.log, seconds=0.0)
