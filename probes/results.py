@@ -147,7 +147,13 @@ def frame_of(results: Iterable[dict[str, Any]]) -> "pandas.DataFrame":
     """Documents as `load` gives them."""
     import pandas
 
-    frame = pandas.DataFrame(rows_of(results), columns=list(COLUMNS))
+    columns: dict[str, list[Any]] = {name: [] for name in COLUMNS}
+    texts: dict[str, str] = {}  # a million results say the same few: of each one is kept
+    for row in rows_of(results):
+        for name, values in columns.items():
+            value = row[name]
+            values.append(texts.setdefault(value, value) if type(value) is str and name != "key" else value)
+    frame = pandas.DataFrame(columns if columns["key"] else None, columns=list(COLUMNS))
     return frame.sort_values(list(ORDER), kind="stable", ignore_index=True)
 
 

@@ -148,11 +148,18 @@ def items_text(found: Sequence[Measurement]) -> str:
 
 def rows_in(frame: "pd.DataFrame") -> Iterator[dict[str, Any]]:
     """The rows of a frame of `probes.results.load`, as `probes.results.rows_of` gives them."""
-    columns = {}
-    for name in frame.columns:
-        known, whole = frame[name].notna().tolist(), name in _WHOLE
-        columns[name] = [
-            None if not there else int(value) if whole else value
-            for value, there in zip(frame[name].tolist(), known, strict=True)
-        ]
+    columns = {name: _values(frame[name], whole=name in _WHOLE) for name in frame.columns}
     return (dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True))
+
+
+def _values(column: "pd.Series[Any]", *, whole: bool) -> list[Any]:
+    """None for what is not known. Equal texts are one object: a frame may keep a paragraph a million times."""
+    if column.dtype == "str":
+        places, texts = column.factorize()
+        known = [*texts.tolist(), None]  # -1 is the place of what is not known
+        return [known[place] for place in places.tolist()]
+    there = column.notna().tolist()
+    return [
+        None if not known else int(value) if whole else value
+        for value, known in zip(column.tolist(), there, strict=True)
+    ]

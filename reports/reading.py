@@ -1,7 +1,8 @@
 """Every stored result of several folders, once; what is left out, and why."""
 
+import operator
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,9 +24,35 @@ def read(folders: Sequence[Path]) -> tuple[list[dict[str, Any]], list[Rejected]]
     Errors: RiceError for a folder that cannot be read, where none holds a result, and for results of one name with
     other weights.
     """
-    found: dict[str, dict[str, Any]] = {}
-    places: dict[str, str] = {}
     left: list[Rejected] = []
+    found = sorted(_each(folders, left), key=operator.itemgetter("key"))
+    if not found:
+        raise _none(folders, left)
+    return found, left
+
+
+def read_frame(folder: Path, metrics: Sequence[str] = ()) -> "tuple[pd.DataFrame, list[Rejected]]":
+    """The same of one folder as a frame (`probes.results.load`), of these metrics only; all without any. What is left
+    out is said on standard error. No more than one document is held at a time.
+
+    Errors: RiceError as `read`, and for a metric that none has.
+    """
+    left: list[Rejected] = []
+    frame = frame_of(_each([folder], left))
+    if frame.empty:
+        raise _none([folder], left)
+    say_left_out(left)
+    known = sorted(set(frame["metric"]))
+    for metric in metrics:
+        if metric not in known:
+            raise RiceError(f"no metric {metric!r} in {folder}.{nearest(metric, known)} Known: {', '.join(known)}")
+    return (frame[frame["metric"].isin(metrics)] if metrics else frame), left
+
+
+def _each(folders: Sequence[Path], left: list[Rejected]) -> Iterator[dict[str, Any]]:
+    """The documents of `read`, folder by folder; what is left out is appended to `left` at the end of each."""
+    places: dict[str, str] = {}
+    weights: dict[str, tuple[str, str]] = {}
     for folder in folders:
         rejected: list[Rejected] = []
         label = folder.resolve().name
@@ -35,46 +62,30 @@ def read(folders: Sequence[Path]) -> tuple[list[dict[str, Any]], list[Rejected]]
             if reason:
                 rejected.append(Rejected(f"{key}.json", reason))
                 continue
-            found[key], places[key] = document, label
+            _refuse_other_weights(document, weights)
+            places[key] = label
+            yield document
         left += [Rejected(f"{label}/{one.file}", one.reason) for one in rejected]
-    if not found:
-        why = f" ({len(left)} left out, such as {left[0].file}, which {left[0].reason})" if left else ""
-        raise RiceError(
-            f"expected results under {', '.join(map(str, folders))}, found none{why}; make some with: rice sweep"
-        )
-    _refuse_other_weights(found.values())
-    return [found[key] for key in sorted(found)], left
 
 
-def _refuse_other_weights(documents: Iterable[dict[str, Any]]) -> None:
+def _refuse_other_weights(document: dict[str, Any], seen: dict[str, tuple[str, str]]) -> None:
     """A name of the hub may come to mean other weights, and its results would still count as one encoder's."""
-    seen: dict[str, tuple[str, str]] = {}
-    for document in documents:
-        fingerprint, digest = document["identity"]["encoder_fingerprint"], document["encoder_spec"].get("digest")
-        if not isinstance(digest, str):  # not published, or of a version that did not note it
-            continue
-        other, key = seen.setdefault(fingerprint, (digest, document["key"]))
-        if other != digest:
-            raise RiceError(
-                f"results of {document['encoder']} were measured with other weights of the same name: {key}.json with "
-                f"{other[:12]}, {document['key']}.json with {digest[:12]}; keep those of one apart, in another folder"
-            )
+    fingerprint, digest = document["identity"]["encoder_fingerprint"], document["encoder_spec"].get("digest")
+    if not isinstance(digest, str):  # not published, or of a version that did not note it
+        return
+    other, key = seen.setdefault(fingerprint, (digest, document["key"]))
+    if other != digest:
+        raise RiceError(
+            f"results of {document['encoder']} were measured with other weights of the same name: {key}.json with "
+            f"{other[:12]}, {document['key']}.json with {digest[:12]}; keep those of one apart, in another folder"
+        )
 
 
-def read_frame(folder: Path, metrics: Sequence[str] = ()) -> "tuple[pd.DataFrame, list[Rejected]]":
-    """The same of one folder as a frame (`probes.results.load`), of these metrics only; all without any. What is left
-    out is said on standard error.
-
-    Errors: RiceError as `read`, and for a metric that none has.
-    """
-    found, left = read([folder])
-    say_left_out(left)
-    frame = frame_of(found)
-    known = sorted(set(frame["metric"]))
-    for metric in metrics:
-        if metric not in known:
-            raise RiceError(f"no metric {metric!r} in {folder}.{nearest(metric, known)} Known: {', '.join(known)}")
-    return (frame[frame["metric"].isin(metrics)] if metrics else frame), left
+def _none(folders: Sequence[Path], left: Sequence[Rejected]) -> RiceError:
+    why = f" ({len(left)} left out, such as {left[0].file}, which {left[0].reason})" if left else ""
+    return RiceError(
+        f"expected results under {', '.join(map(str, folders))}, found none{why}; make some with: rice sweep"
+    )
 
 
 def say_left_out(left: Iterable[Rejected]) -> None:
