@@ -138,7 +138,7 @@ def report(out: Path) -> str:
     validations = [line for line in lines if "retrieval_map" in line]
     if len(validations) > 1:
         for name, words in (("retrieval_top1", "top-1"), ("retrieval_map", "mean AP")):
-            first, last = validations[0][name], validations[-1][name]
+            first, last = float(validations[0][name]), float(validations[-1][name])  # NaN is written as its name
             said.append(f"region retrieval, {words}: {first:.2f} % -> {last:.2f} %")
     return "\n".join([*said, f"encoder: rice:{out / FINAL}", f"course:  {out / PICTURE}"])
 

@@ -47,7 +47,7 @@ def draw_course(
     rates.set_ylim(bottom=0)
     if validations:
         for name, label in judged.items():
-            found = [(line["steps_done"], line[name]) for line in validations if name in line]
+            found = [(line["steps_done"], float(line[name])) for line in validations if name in line]
             if found:
                 panels[2].plot(*zip(*found, strict=True), "o-", label=label)
         panels[2].set(title=title, xlabel="steps done")

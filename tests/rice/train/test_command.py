@@ -1,6 +1,7 @@
 """`rice pack` and `rice train` as a user runs them, on photos."""
 
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -11,8 +12,10 @@ from rice.cli import main
 from rice.data.pack import PackConfig, pack
 from rice.data.world import WorldConfig, materialise
 from rice.errors import RiceError
-from rice.train.build import plan
+from rice.train.build import plan, report
 from rice.train.config import TOWERS, MachineConfig, OptimiserConfig
+from rice.train.metrics import JsonLines
+from rice.train.picture import draw_course
 from rice.train.recipe import STAGE_1, STAGE_2, recipes
 
 
@@ -119,6 +122,18 @@ def test_an_optimiser_out_of_range_is_named(field: str, value: float) -> None:
 def test_a_machine_that_divides_by_zero_is_refused(field: str) -> None:
     with pytest.raises(RiceError, match=f"{field}=0 is out of range"):
         MachineConfig(**{field: 0})
+
+
+def test_a_run_whose_validation_has_no_number_ends_with_its_report_and_picture(tmp_path: Path) -> None:
+    """No region of it has another one of its class; the log has NaN by its name."""
+    log = JsonLines(tmp_path / "metrics.jsonl", 0)
+    for done in (0, 1):
+        log.write({"step": done, "loss": 2.0, "learning_rate": 1e-3})
+        log.write({"step": done, "steps_done": done, "retrieval_top1": math.nan, "retrieval_map": math.nan})
+    log.close()
+    draw_course(tmp_path / "metrics.jsonl", tmp_path / "course.png")
+    assert "top-1: nan % -> nan %" in report(tmp_path)
+    assert (tmp_path / "course.png").is_file()
 
 
 def test_forward_flops_are_those_that_torch_counts() -> None:
