@@ -1,24 +1,28 @@
 """`rice sweep`: encoders x probes x datasets x seeds, resumable. Planning imports no torch."""
 
+import contextlib
+import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
+from filelock import FileLock, Timeout
 from rich.console import Console
 
 from probes.sweeps.board import BarBoard, LineBoard, summary
 from probes.sweeps.estimate import print_estimate
+from probes.sweeps.job import Job, job_of
 from probes.sweeps.local import LocalHost, find_gpus
 from probes.sweeps.plan import Cell, missing_seeds, plan
 from probes.sweeps.pool import Host, Outcome, Pool
 from probes.sweeps.slurm import SlurmHost, device_of, parse_options
 from probes.sweeps.sweepfile import Sweep, read_sweep
 from rice.errors import RiceError
-from rice.files import leftovers, read_json, write_json
+from rice.files import leftovers, make_folder, read_json, write_json
 
-MANIFEST = "sweep.json"
+MANIFEST, LOCK = "sweep.json", ".sweep.lock"
 SCHEMA = 1
 
 
@@ -72,12 +76,13 @@ def sweep(
     for check in dict.fromkeys(cell.check for cell in missing):  # before anything is written
         check()
     host = _host(out, len(missing), jobs, gpus, executor, slurm)
-    write_json(out / MANIFEST, _manifest(asked, since))
+    _remember(out, asked, since)
+    _clear([job_of(cell, out, redo_before=since, device="cpu") for cell in cells if not absent[cell.key]])
     outcomes = _run(Pool(host, out, since), missing, console)
     summary(outcomes, len(cells) - len(missing), console)
     failed = any(outcome.state == "failed" for outcome in outcomes)
     if not failed and since is not None:
-        write_json(out / MANIFEST, _manifest(asked, None))
+        _remember(out, asked, None)
     return int(failed)
 
 
@@ -108,8 +113,22 @@ def _host(
     return LocalHost(jobs or max(len(ids), 1), ids)
 
 
-def _manifest(asked: Sweep, force_since: float | None) -> dict[str, Any]:
-    return {"schema": SCHEMA, "name": asked.name, "sweep": asked.as_json(), "force_since": force_since}
+def _remember(out: Path, asked: Sweep, force_since: float | None) -> None:
+    """Write the manifest; what a killed sweep left half-written beside it goes."""
+    document = {"schema": SCHEMA, "name": asked.name, "sweep": asked.as_json(), "force_since": force_since}
+    make_folder(out)
+    with FileLock(out / LOCK):  # other sweeps of this folder may begin at the same time
+        for leftover in leftovers(out / MANIFEST):
+            leftover.unlink()
+        write_json(out / MANIFEST, document)
+
+
+def _clear(done: Iterable[Job]) -> None:
+    """Remove the probe's folder of cells that were killed between their last result and their end."""
+    for job in done:
+        if job.workdir.exists():
+            with contextlib.suppress(Timeout), FileLock(job.lock).acquire(timeout=0):
+                shutil.rmtree(job.workdir, ignore_errors=True)
 
 
 def _read_manifest(out: Path, asked: Sweep) -> dict[str, Any]:
@@ -119,7 +138,7 @@ def _read_manifest(out: Path, asked: Sweep) -> dict[str, Any]:
     if not out.is_dir():
         raise RiceError(f"--out {out} is a file; give a folder")
     if not (out / MANIFEST).exists():
-        foreign = sorted(path.name for path in {*out.iterdir()} - {*leftovers(out / MANIFEST)})
+        foreign = sorted(path.name for path in {*out.iterdir()} - {out / LOCK, *leftovers(out / MANIFEST)})
         if foreign:
             raise RiceError(f"--out {out} holds {foreign[0]!r}, which is no sweep's; give a new or empty folder")
         return {}

@@ -204,6 +204,20 @@ def test_two_sweeps_on_one_folder_share_the_work(room: Any) -> None:
     assert not [event for event, *_ in room.diary if event == "double"]
 
 
+def test_what_was_left_by_a_sweep_that_was_killed_at_a_cells_end_or_its_own_beginning_goes(room: Any) -> None:
+    room.run()
+    keys = [lock.stem for lock in (room.out / "locks").glob("*.lock")]
+    for key in keys:
+        (room.out / "work" / key).mkdir(parents=True)
+        (room.out / "work" / key / "features").write_text("large")
+    (room.out / ".sweep.json.abcdefgh.tmp").write_text("{")
+    with FileLock(room.out / "locks" / f"{keys[0]}.lock"):
+        assert room.run()[0] == 0
+    assert [path.name for path in (room.out / "work").iterdir()] == keys[:1], "whoever holds a cell keeps its folder"
+    assert not room.temporaries()
+    assert len(room.diary) == 2 * 8, "nothing is computed again"
+
+
 def test_a_cell_that_a_living_process_holds_is_waited_for(room: Any) -> None:
     room.run(encoders=["fake-a"], seeds=1, probes=[room.probe()])
     (lock,) = (room.out / "locks").glob("*.lock")
