@@ -8,6 +8,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
@@ -15,6 +16,9 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import IO, Any
 
 from rice.errors import RiceError
+
+_TEMPORARY = re.compile(r"\..+\.[a-z0-9_]{8}\.tmp")
+"""Names that tempfile gives, between a dot and a suffix of ours."""
 
 
 class UnsafePathError(RiceError):
@@ -138,6 +142,18 @@ def _sync_names(folder: Path) -> None:
 def leftovers(path: Path) -> list[Path]:
     """What killed writers of `path` left half-done beside it. To be removed only where no writer can be at work."""
     return list(path.parent.glob(f".{glob.escape(path.name)}.*.tmp"))
+
+
+def remove_leftovers(*folders: Path) -> None:
+    """Remove what killed writers left half-done in `folders`, not below: only where nobody else can be at work."""
+    for folder in folders:
+        for path in folder.glob(".*.tmp"):
+            if _TEMPORARY.fullmatch(path.name) is None:
+                continue
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -1,5 +1,6 @@
 """The verbs `rice track train`, `rice track eval` and `rice track run`."""
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -146,6 +147,8 @@ def evaluate(
         device: auto, cpu or cuda.
     """
     from probes.heads import EVALUATIONS
+    from rice.files import make_folder
+    from rice.runs import alone
     from rice.train.world import join
     from tracking.curves import write_curves
     from tracking.evaluate import Store, follow_all
@@ -159,14 +162,17 @@ def evaluate(
         tracker = _load(model, world.device)
         (test,) = open_tests([place_to_judge(data, benchmark=benchmark, split=split)], None, progress)
         store = Store(out)
-        follow_all(tracker, test.clips, store, at_once=at_once, progress=progress, world=world)
-        if not world.leads:
-            return
-        scores = judge_tracks(test, store, protocol)
-        if scores is not None:
-            write_curves(out, scores)
-        write_submission(test, store, out)
-        _report(out, [test], {} if scores is None else {test.benchmark: scores})
+        make_folder(out)
+        with alone(out, ".track.lock", "evaluating into") if world.leads else contextlib.nullcontext():
+            if world.leads:
+                store.clear()
+            follow_all(tracker, test.clips, store, at_once=at_once, progress=progress, world=world)
+            if world.leads:
+                scores = judge_tracks(test, store, protocol)
+                if scores is not None:
+                    write_curves(out, scores)
+                write_submission(test, store, out)
+                _report(out, [test], {} if scores is None else {test.benchmark: scores})
 
 
 def run(

@@ -21,7 +21,7 @@ from probes.cache import encoder_key, weights_digest
 from probes.protocol import identity
 from rice.data.video import Image_HW3
 from rice.errors import RiceError
-from rice.files import atomic_write, read_json, remove_folder, safe_join, sha256_json, write_json
+from rice.files import atomic_write, read_json, remove_folder, remove_leftovers, safe_join, sha256_json, write_json
 from rice.progress import Progress
 from rice.train.world import World
 from tracking.layouts.text import number_lines
@@ -58,6 +58,11 @@ class Store:
                 if old.exists():
                     remove_folder(old)
             write_json(path, {"made by": stamp})
+
+    def clear(self) -> None:
+        """Remove what killed evaluations left half-written; nobody else may be at work."""
+        folders = [path for kind in (TRACKS, TIMES) for path in (self.folder / kind).glob("*/") if path.is_dir()]
+        remove_leftovers(self.folder, *folders)
 
     def has(self, clip: Clip) -> bool:
         """Whether this clip is done."""

@@ -49,7 +49,7 @@ from rice.device import pick_device
 from rice.encoders.hf import quiet
 from rice.encoders.hub import cached_revision
 from rice.errors import RiceError
-from rice.files import atomic_folder, atomic_path, leftovers, read_object, write_json
+from rice.files import atomic_folder, atomic_path, read_object, remove_leftovers, write_json
 from rice.progress import Progress
 from rice.train.world import World, join
 
@@ -58,6 +58,7 @@ if TYPE_CHECKING:
 
 STAGE0, STAGE1, STAGE2, MODEL, ADAPTER, LANGUAGE_MODEL = "stage0", "stage1", "stage2", "model", "adapter", "lm"
 _PROJECTOR, _PREPARED, _COUNTS = "projector.safetensors", "prepared", "rows.json"
+_UNTAUGHT = f"{LANGUAGE_MODEL}-untaught"
 _CONVERSATIONS = 4
 """Of a micro-batch, where nothing else is asked for: 4 x 2,000 tokens keep a GPU busy."""
 ALONE = World(rank=0, size=1, device=torch.device("cpu"))
@@ -89,9 +90,10 @@ class Training:
         """
         out = self.folder / (ADAPTER if self.config.lora else MODEL)
         if self.world.leads:  # what a killed run was writing, as large as a model
-            for place in (out, self.folder / LANGUAGE_MODEL):
-                for leftover in leftovers(place):
-                    shutil.rmtree(leftover, ignore_errors=True)
+            stages = [self.folder / stage for stage in (STAGE0, STAGE1, STAGE2)]
+            remove_leftovers(self.folder, self.folder / _PREPARED, *stages)
+            if (self.folder / LANGUAGE_MODEL).exists():
+                shutil.rmtree(self.folder / _UNTAUGHT, ignore_errors=True)
         if not self._is_there(out):
             self._write_mini(progress)
             projector = self._stage1(progress)
@@ -107,7 +109,7 @@ class Training:
         config, folder = self.config, self.folder / LANGUAGE_MODEL
         if config.lm != MINI or self._is_there(folder):
             return
-        fresh = self.folder / f"{LANGUAGE_MODEL}-untaught"
+        fresh = self.folder / _UNTAUGHT
         if self.world.leads:
             shutil.rmtree(fresh, ignore_errors=True)
             write_mini_lm(fresh, self._texts(), seed=self.seed)

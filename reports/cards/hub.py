@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from reports.cards.groups import Group, clean, groups
 from reports.cards.text import NOT_STATED, body
 from rice.errors import RiceError
-from rice.files import atomic_write, safe_join
+from rice.files import atomic_write, remove_leftovers, safe_join
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult, ModelCard
@@ -62,6 +62,7 @@ def write_cards(documents: Iterable[dict[str, Any]], out: Path) -> list[Path]:
     for path, text in cards.items():
         with atomic_write(path) as file:
             file.write(text)
+        remove_leftovers(path.parent)
     return list(cards)
 
 

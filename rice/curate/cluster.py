@@ -34,7 +34,7 @@ from rice.curate.features import FeatureFile, Features, clean, find_features
 from rice.curate.kmeans import learn
 from rice.curate.nearest import nearest
 from rice.errors import RiceError, require
-from rice.files import atomic_path, make_folder, read_json, sha256_file, sha256_json, write_json
+from rice.files import atomic_path, make_folder, read_json, remove_leftovers, sha256_file, sha256_json, write_json
 from rice.progress import Progress, bars_if
 from rice.runs import alone, refuse_other, same_run
 from rice.train.agree import gather, lead, settle
@@ -62,6 +62,7 @@ def cluster_features(
     progress = bars_if(world.leads)
     with contextlib.ExitStack() as stack:
         lead(lambda: stack.enter_context(alone(out, ".cluster.lock", "clustering into")))
+        lead(lambda: remove_leftovers(out, out / LABELS))
         if not lead((out / CENTRES).is_file):
             found_KD, learning = _learnt(features, kmeans, sample, world, progress)
             lead(lambda: _write_centres(out, found_KD, learning))

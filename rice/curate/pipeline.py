@@ -10,9 +10,10 @@ OUT/page              clusters to look at
 OUT/report.json       what became of pictures and regions, with settings and rates
 """
 
+import contextlib
 import functools
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,7 @@ from rice.curate.summary import lines, write_report
 from rice.curate.take import pictures_of, take_pictures
 from rice.curate.text.config import TextConfig
 from rice.errors import RiceError
-from rice.files import make_folder, read_object, sha256_json
+from rice.files import make_folder, read_object, remove_leftovers, sha256_json
 from rice.progress import Progress
 from rice.runs import RUN, alone, refuse_other, same_run
 
@@ -68,7 +69,7 @@ def curate_all(
     facts = {"kind": "curation", "sources": sha256_json([[source.name, source.fingerprint()] for source in sources])}
     refuse_other(out, facts, LOCK)
     make_folder(out)
-    with alone(out, LOCK, "curating into"), Engine(config.engine, len(sources)) as engine:
+    with _alone(out), Engine(config.engine, len(sources)) as engine:
         same_run(out, facts)
         pictures = take_pictures(sources, out, config.check, engine, progress)
         steps: dict[str, Callable[[], Any]] = {
@@ -88,6 +89,14 @@ def curate_all(
     return report
 
 
+@contextlib.contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """Nobody else curates into `out`, and what killed ones were writing at its top is gone; stages see to their own."""
+    with alone(out, LOCK, "curating into"):
+        remove_leftovers(out)
+        yield
+
+
 def label(out: Path, clusters: Path, engine: Engine, progress: Progress) -> None:
     """Labels, and dataset.json."""
     pictures = pictures_of(out)
@@ -101,14 +110,14 @@ def label(out: Path, clusters: Path, engine: Engine, progress: Progress) -> None
 def one_stage(stage: Stage, engine: EngineConfig, progress: Progress) -> list[str]:
     """A stage over all shards of its curation; the report's lines. Errors: RiceError."""
     pictures = pictures_of(stage.out)
-    with alone(stage.out, LOCK, "curating into"), Engine(engine, len(pictures)) as running:
+    with _alone(stage.out), Engine(engine, len(pictures)) as running:
         running.run(stage, pictures, progress)
         return lines(_report(stage.out))
 
 
 def relabel(out: Path, clusters: Path | None, engine: EngineConfig, progress: Progress) -> list[str]:
     """`label` by any clusters of the curation's features; the report's lines. Errors: RiceError."""
-    with alone(out, LOCK, "curating into"), Engine(engine, len(pictures_of(out))) as running:
+    with _alone(out), Engine(engine, len(pictures_of(out))) as running:
         label(out, clusters or out / CLUSTERS, running, progress)
         report = _report(out, clusters)
         _show(out, progress)

@@ -11,7 +11,7 @@ import torch
 
 from rice.data.stream import RegionStream
 from rice.errors import RiceError
-from rice.files import format_bytes, sha256_file, sha256_json, write_json
+from rice.files import format_bytes, remove_leftovers, sha256_file, sha256_json, write_json
 from rice.loss import CenterBank
 from rice.train.config import TrainConfig
 from rice.train.cost import classifier_gflops, forward_gflops
@@ -112,6 +112,7 @@ def run(config: TrainConfig, data: Path, out: Path, val: Path | None, init: Path
         checkpoints = Checkpoints(out / CHECKPOINTS, identity=identity, keep=config.machine.keep)
         saved = resume(checkpoints, learner)
         if world.leads:
+            remove_leftovers(out)  # the checkpoints' lock is ours
             write_json(out / RUN, identity | {"machine": dataclasses.asdict(config.machine), **_versions(world)})
         log = open_log(
             out / METRICS,

@@ -27,6 +27,7 @@ from rice.files import (
     publish_folder,
     read_json,
     remove_folder,
+    remove_leftovers,
     safe_join,
     sha256_file,
     sha256_json,
@@ -101,6 +102,25 @@ def test_what_a_killed_writer_left_is_found_and_nothing_else(tmp_path: Path) -> 
     (found,) = leftovers(tmp_path / "a[1].json")
     assert found.name.startswith(".a[1].json.")
     assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_all_that_killed_writers_left_in_a_folder_goes_and_nothing_else(tmp_path: Path) -> None:
+    code = (
+        "import os, sys; from pathlib import Path; from rice.files import atomic_folder, atomic_write\n"
+        "with atomic_folder(Path(sys.argv[1]) / 'model') as folder, atomic_write(folder / 'weights') as file,\\\n"
+        "     atomic_write(Path(sys.argv[1]) / 'a[1].json') as other, atomic_write(Path(sys.argv[2]) / 'b.json'):\n"
+        "    os._exit(1)\n"
+    )
+    below = tmp_path / "below"
+    subprocess.run([sys.executable, "-c", code, str(tmp_path), str(below)], check=False)
+    names = ("model", ".hidden", ".notes.tmp", "..abcdefgh.tmp", "mine.abcdefgh.tmp", ".mine.ABCDEFGH.tmp")
+    for name in names:
+        (tmp_path / name).write_text("mine")
+    (tmp_path / ".linked.abcdefgh.tmp").symlink_to(below)
+    assert len(leftovers(tmp_path / "model")) == len(leftovers(tmp_path / "a[1].json")) == 1
+    remove_leftovers(tmp_path, tmp_path / "nowhere")
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*names, "below"])
+    assert len(leftovers(below / "b.json")) == 1
 
 
 def test_written_files_follow_the_umask(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from probes.heads import save_heads
 from rice.cli import main
 from rice.encoders.base import Encoder
 from rice.errors import RiceError
+from rice.runs import alone
 from tracking import commands
 from tracking import train as train_module
 from tracking.checkpoint import TrackerFacts, load_tracker
@@ -76,6 +77,25 @@ def test_judging_again_gives_the_same_tracks_and_scores(trained: tuple[Path, Pat
     assert tracks_of(tmp_path) == tracks_of(out)
     assert scores_of(tmp_path) == scores_of(out)
     assert {path.name for path in tmp_path.iterdir()} >= {"success.png", "precision.pdf", "preview.png"}
+
+
+def test_an_evaluation_removes_what_a_killed_one_left_half_written(trained: tuple[Path, Path], tmp_path: Path) -> None:
+    root, out = trained
+    left = [tmp_path / place / ".clip.txt.abcdefgh.tmp" for place in ("", "tracks/lasot", "times/lasot")]
+    for path in left:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("1,2,")
+    (tmp_path / "tracks.json").write_text((out / "tracks.json").read_text())
+    commands.evaluate(out / "last.safetensors", data=root, out=tmp_path, device="cpu", at_once=3)
+    assert not [path for path in left if path.exists()]
+    assert tracks_of(tmp_path) == tracks_of(out)
+
+
+def test_two_evaluations_do_not_write_one_folder(trained: tuple[Path, Path], tmp_path: Path) -> None:
+    root, out = trained
+    with alone(tmp_path, ".track.lock", "evaluating into"), pytest.raises(RiceError, match="another process"):
+        commands.evaluate(out / "last.safetensors", data=root, out=tmp_path, device="cpu")
+    assert [path.name for path in tmp_path.iterdir()] == [".track.lock"]
 
 
 def test_a_finished_training_is_not_trained_again(

@@ -22,7 +22,7 @@ from rice.curate.montage.content import page_data
 from rice.curate.montage.regions import Collection
 from rice.curate.montage.sheets import TextCrop, Thumbnails, save_sheet, save_texts, sheet_name, sources
 from rice.data.shard_reader import fingerprint
-from rice.files import atomic_folder, atomic_write, leftovers, make_folder, read_object, sha256_json, write_json
+from rice.files import atomic_folder, atomic_write, make_folder, read_object, remove_leftovers, sha256_json, write_json
 from rice.page.single import INDEX, render
 from rice.progress import Progress
 from rice.runs import RUN, alone, refuse_other, same_run
@@ -48,6 +48,7 @@ def build_montage(
         "version": rice.__version__,
     }
     with claimed(out):
+        remove_leftovers(out, out / SHEETS)
         if not _finished(out, facts):
             _build(collection, out, config, facts, progress)
     return out / INDEX
@@ -80,8 +81,6 @@ def _finished(out: Path, facts: dict[str, Any]) -> bool:
 def _build(collection: Collection, out: Path, config: MontageConfig, facts: dict[str, Any], progress: Progress) -> None:
     identity = sha256_json(facts)[:16]
     folder = out / SHEETS / identity
-    for path in leftovers(folder):
-        shutil.rmtree(path)
     shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed before its page was there
     choice = choose(collection, config, progress)
     with atomic_folder(folder) as temporary:

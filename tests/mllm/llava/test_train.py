@@ -137,11 +137,14 @@ def test_a_killed_training_goes_on_from_the_stage_that_was_done(tmp_path: Path) 
     facts = LlavaFacts.read(whole)
     shutil.rmtree(whole)
     shutil.rmtree(tmp_path / "out" / STAGE2)
+    for folder in (".model.abcdefgh.tmp", f"{STAGE1}/.projector.safetensors.abcdefgh.tmp", ".lm.abcdefgh.tmp"):
+        (tmp_path / "out" / folder).mkdir()
     again = training(tmp_path, encoder).finish(QUIET)
     assert LlavaFacts.read(again) == facts
     assert (tmp_path / "out" / STAGE1 / "projector.safetensors").read_bytes() == kept
     for name, value in load_file(again / "model.safetensors").items():
         assert torch.equal(value, weights[name]), name
+    assert not list((tmp_path / "out").rglob("*.tmp"))
 
 
 def test_adapters_begin_alike_whatever_was_drawn_before(tmp_path: Path) -> None:

@@ -63,6 +63,15 @@ def test_cards_are_written_beside_and_are_no_obstacle(tmp_path: Path, put: Put) 
     assert list((tmp_path / "site" / "cards").glob("*/README.md"))
 
 
+def test_half_written_cards_of_a_killed_report_go(tmp_path: Path, put: Put) -> None:
+    put("A", 0, {"mIoU": 0.5})
+    report((tmp_path / "sweep",), out=tmp_path / "site", card=True)
+    (folder,) = (tmp_path / "site" / "cards").iterdir()
+    (folder / ".README.md.abcdefgh.tmp").write_text("---\nlice")
+    report((tmp_path / "sweep",), out=tmp_path / "site", card=True)
+    assert [path.name for path in folder.iterdir()] == ["README.md"]
+
+
 def test_figures_are_only_searched_where_they_are_named(
     tmp_path: Path, put: Put, write_pca: Callable[..., None], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -63,7 +63,9 @@ def test_training_reads_the_data_set(curated: Path) -> None:
     assert {label for row in labels for label in row} == {-1, *range(5)}
 
 
-def test_the_same_command_again_does_nothing(curated: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_same_command_again_does_nothing_but_remove_what_killed_ones_left(
+    curated: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def forbidden(*_: object) -> None:
         raise AssertionError("done again")
 
@@ -71,9 +73,12 @@ def test_the_same_command_again_does_nothing(curated: Path, pictures: Path, monk
     before = {path: path.stat().st_mtime_ns for kind in kinds for path in curated.glob(kind)}
     before = {path: when for path, when in before.items() if path.name not in ("run.json", "clusters.parquet")}
     assert len(before) > 30
+    for folder in ("", "scan", "embed", "shards", "clusters", "clusters/labels", "page", "page/sheets"):
+        (curated / folder / ".half.json.abcdefgh.tmp").write_text("{")
     monkeypatch.setattr("rice.curate.stage.Stage.do", forbidden)
     curate(pictures, "--out", curated, "-k", 5)
     assert before == {path: path.stat().st_mtime_ns for path in before}
+    assert not list(curated.rglob("*.tmp"))
 
 
 @pytest.mark.parametrize(

@@ -140,6 +140,16 @@ def test_image_level_training_ends_in_an_encoder_without_region_layers(data: Pat
     assert sum("retrieval_top1" in line for line in targets.lines(tmp_path / "out")) == 2
 
 
+def test_a_run_removes_what_a_killed_one_left_half_written(data: Path, tmp_path: Path) -> None:
+    left = tmp_path / "out" / ".final.abcdefgh.tmp"
+    left.mkdir(parents=True)
+    (left / "model.safetensors").touch()
+    (tmp_path / "out" / ".run.json.abcdefgh.tmp").write_text("{")
+    train(targets.config(samples=12), data, tmp_path / "out", None, None)
+    assert (tmp_path / "out" / "final").is_dir()
+    assert not list((tmp_path / "out").rglob("*.tmp"))
+
+
 def test_a_corrupt_picture_is_listed_once_and_the_run_goes_on(tmp_path: Path) -> None:
     data = targets.write_shards(tmp_path / "shards", corrupt=3)
     train(targets.config(), data, tmp_path / "out", None, None)
