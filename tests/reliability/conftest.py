@@ -1,4 +1,4 @@
-"""Lets this folder's tests import their parts, and the samples of other folders."""
+"""Lets this folder's tests import their parts, and the samples of other folders: stored results, piles, parsers."""
 
 import sys
 from pathlib import Path

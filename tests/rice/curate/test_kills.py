@@ -1,7 +1,8 @@
-"""Killed anywhere, by whoever, a curation ends with the very files of one that nobody touched."""
+"""A curation whose Ray workers are killed ends with the very files of one that nobody touched.
+
+One that is killed itself: tests/reliability/test_kills.py."""
 
 import contextlib
-import os
 import signal
 import subprocess
 import sys
@@ -9,14 +10,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pile
 import psutil
 import pytest
 
 pytestmark = [pytest.mark.slow, pytest.mark.alone]
-
-KILLS = 20
 
 
 @pytest.fixture(scope="module")
@@ -45,10 +43,6 @@ def contents(out: Path) -> dict[str, bytes]:
     return {str(path.relative_to(out)): path.read_bytes() for path in sorted(files)}
 
 
-def files(out: Path) -> int:
-    return sum(1 for path in out.rglob("*") if path.is_file())
-
-
 def start_and(out: Path, arguments: list[str], ready: Callable[[], bool], do: Callable[[int], None]) -> int:
     """Run the command; once `ready`, do something to its process. Returns its status."""
     with subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
@@ -57,26 +51,6 @@ def start_and(out: Path, arguments: list[str], ready: Callable[[], bool], do: Ca
         if process.poll() is None:
             do(process.pid)
         return process.wait()
-
-
-def test_killed_twenty_times_the_same_command_ends_with_the_same_files(
-    pictures: Path, whole: Path, tmp_path: Path
-) -> None:
-    out, every = tmp_path / "out", files(whole)
-    dice, killed = np.random.default_rng(0), 0
-    for number in range(KILLS):
-        goal = 1 + number * (every - 2) // KILLS  # as many files as a part of the way has written
-
-        def kill(process: int) -> None:
-            time.sleep(float(dice.uniform(0, 0.2)))
-            os.kill(process, signal.SIGKILL)
-
-        status = start_and(out, command(pictures, out), lambda goal=goal: files(out) >= goal, kill)  # type: ignore[misc]
-        killed += status == -signal.SIGKILL
-    subprocess.run(command(pictures, out), check=True, capture_output=True)
-    assert killed >= KILLS - 3  # the last ones may find that all is done
-    assert contents(out) == contents(whole)
-    assert not [path for path in out.rglob(".*.tmp") if "embed" in path.parts or "shards" in path.parts]
 
 
 def _kill_a_ray_worker(process: int) -> None:
