@@ -75,7 +75,10 @@ class RegionStream:
         shuffled stream. Errors: RiceError where world does not divide batch; while iterating, see `Shard`.
         """
         if batch < 1 or batch % world:
-            raise RiceError(f"expected a batch that {world} ranks divide evenly, got {batch}; pass another --batch")
+            raise RiceError(
+                f"expected a batch that {world} ranks divide evenly, got {batch}; start {_most_ranks(batch, world)}, "
+                "or pass another --batch to a new run"
+            )
         step = functools.partial(self._step, batch=batch, rank=rank, share=batch // world)
         return self._load(step, itertools.count(start_step))
 
@@ -165,6 +168,11 @@ class _Steps(Dataset["Batch | _Failure"]):
             return self._make(number)
         except RiceError as error:
             return _Failure(str(error))
+
+
+def _most_ranks(batch: int, world: int) -> int:
+    """The largest number up to `world` that divides the batch."""
+    return next(ranks for ranks in range(world, 0, -1) if batch % ranks == 0)
 
 
 def _unchanged(loaded: Any) -> Any:

@@ -222,9 +222,11 @@ def test_folders_join_and_must_agree_on_the_classes(tmp_path: Path, folder: Path
         RegionStream.open([folder, tmp_path / "more"], CONFIG)
 
 
-@pytest.mark.parametrize(("batch", "world"), [(5, 2), (0, 1), (2, 3)])
-def test_ranks_must_divide_the_batch(folder: Path, batch: int, world: int) -> None:
-    with pytest.raises(RiceError, match=f"{world} ranks divide evenly, got {batch}"):
+@pytest.mark.parametrize(("batch", "world", "start"), [(5, 2, 1), (0, 1, 1), (2, 3, 2), (32_768, 56, 32)])
+def test_ranks_must_divide_the_batch_and_it_is_said_how_many_do(
+    folder: Path, batch: int, world: int, start: int
+) -> None:
+    with pytest.raises(RiceError, match=f"{world} ranks divide evenly, got {batch}; start {start}, or"):
         RegionStream.open(folder, CONFIG).batches(batch=batch, world=world)
 
 
