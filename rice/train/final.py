@@ -8,6 +8,7 @@
 Only safetensors: it may be shared. A later stage starts from it, on any number of ranks.
 """
 
+import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +22,7 @@ from torch.distributed.tensor import DTensor
 
 from rice.encoders.region_checkpoint import load_rice, load_vit, save_rice
 from rice.errors import RiceError
-from rice.files import open_safetensors, publish_folder, remove_folder, temporary_folder
+from rice.files import leftovers, open_safetensors, publish_folder, remove_folder, temporary_folder
 from rice.loss import CenterBank
 from rice.model.region import RiceModel
 from rice.model.vit import ViT, begin_with_contrast
@@ -36,6 +37,7 @@ def write_final(learner: Learner, folder: Path) -> None:
 
     Errors: RiceError, the same on every rank, where it cannot be written; nothing is left then.
     """
+    lead(lambda: _clear(folder))
     if lead(folder.exists):
         return
     options = StateDictOptions(full_state_dict=True, cpu_offload=True)
@@ -49,6 +51,12 @@ def write_final(learner: Learner, folder: Path) -> None:
         if learner.world.leads:
             remove_folder(temporary)
         raise
+
+
+def _clear(folder: Path) -> None:
+    """Remove what a run that was killed has left of it; this one holds the lock of its checkpoints."""
+    for leftover in leftovers(folder):
+        shutil.rmtree(leftover)
 
 
 def new_tower(config: TrainConfig) -> Tower:

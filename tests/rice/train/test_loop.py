@@ -130,6 +130,15 @@ def test_a_later_stage_starts_from_the_final_folder_at_another_size(data: Path, 
     assert json.loads((second / "final" / "config.json").read_text())["image_size"] == 48
 
 
+def test_what_a_killed_run_left_of_the_final_folder_goes(data: Path, tmp_path: Path) -> None:
+    left = tmp_path / "out" / ".final.abc.tmp"
+    left.mkdir(parents=True)
+    (left / "model.safetensors").touch()
+    train(targets.config(samples=6), data, tmp_path / "out", None, None)
+    assert (tmp_path / "out" / "final").is_dir()
+    assert not left.exists()
+
+
 def test_image_level_training_ends_in_an_encoder_without_region_layers(data: Path, tmp_path: Path) -> None:
     from rice import load_encoder
 
