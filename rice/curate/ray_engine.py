@@ -7,6 +7,7 @@ its shard with it, which Ray gives to another; a shard done twice is written twi
 import logging
 import os
 import pickle
+import socket
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from rice.curate.stage import Stage, Work
 from rice.errors import RiceError, require
 
 _MOST_BLOCKS = 10_000
+_ANSWER_S = 10.0
 
 
 class StageActor:
@@ -47,15 +49,18 @@ class StageActor:
 
 def on_ray(stage: Stage, shards: Sequence[str], config: EngineConfig) -> Iterator[None]:
     """Yields once for every picture, a shard at a time. Errors: RiceError of a shard; for a GPU that is not there."""
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # what goes wrong comes back as an error
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     ray = require("ray", "ray")
     ray_data = require("ray.data", "ray")
     if not ray.is_initialized():
-        ray.init(log_to_driver=False, logging_level=logging.ERROR)
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
+        _connect(ray)
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # what goes wrong comes back as an error
     resources = ray.cluster_resources()
     gpus = _gpus(stage, config.device, int(resources.get("GPU", 0)))
-    workers = min(config.workers or gpus or int(resources["CPU"]), len(shards))
+    if not (config.workers or gpus or resources.get("CPU")):
+        raise RiceError("the Ray cluster has no processor; add a machine, or say by --workers how many are to come")
+    # Without a number there is none: machines that join on the way get workers, and Ray has no more than fit.
+    workers = min(config.workers or len(shards), len(shards))
     rows = [{"shard": shard, "stage": pickle.dumps(stage.only(shard))} for shard in shards]
     done = ray_data.from_items(rows, override_num_blocks=min(len(rows), _MOST_BLOCKS)).map(
         StageActor,
@@ -64,10 +69,37 @@ def on_ray(stage: Stage, shards: Sequence[str], config: EngineConfig) -> Iterato
         num_cpus=1,
         num_gpus=1 if gpus else 0,
     )
-    for row in done.iter_rows():
+    for row in _rows(ray, done):
         if row["error"]:
             raise RiceError(row["error"])
         yield from [None] * row["pictures"]
+
+
+def _connect(ray: Any) -> None:
+    """To the cluster of RAY_ADDRESS, or that of this machine, or a new one. Errors: RiceError where none answers."""
+    address = os.environ.get("RAY_ADDRESS", "")
+    host, _, port = address.rpartition(":")
+    try:
+        if host and port.isdecimal() and "/" not in host:  # Ray itself asks for ten minutes and more, in silence
+            socket.create_connection((host, int(port)), _ANSWER_S).close()
+        ray.init(log_to_driver=False, logging_level=logging.ERROR)
+    except OSError as error:
+        if not (address or isinstance(error, ConnectionError)):
+            raise  # a disk that is full, or the like
+        raise RiceError(
+            f"no Ray cluster answers at {address or 'this machine'}: {error.strerror or error}; "
+            "start one with ray start --head, and say in RAY_ADDRESS where it is, or unset it"
+        ) from error
+
+
+def _rows(ray: Any, done: Any) -> Iterator[dict[str, Any]]:
+    """What the workers tell. Errors: RiceError where the cluster cannot go on: its head is gone, no worker starts."""
+    try:
+        yield from done.iter_rows()
+    except ray.exceptions.RayError as error:
+        if isinstance(error, ray.exceptions.RayTaskError | ray.exceptions.UserCodeException):
+            raise  # of our own code
+        raise RiceError(f"Ray: {error}; once the cluster is well again, the same command resumes") from error
 
 
 def _gpus(stage: Stage, device: str, there: int) -> int:
