@@ -3,6 +3,7 @@
 import dataclasses
 import platform
 from collections.abc import Mapping
+from datetime import timedelta
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,8 @@ from rice.train.state import Checkpoints
 from rice.train.world import World, join
 
 FINAL, RUN, PICTURE = "final", "run.json", "course.png"
+PATIENCE = timedelta(minutes=30)
+"""For which ranks wait for one another. No rank has more to do by itself: one that takes longer hangs."""
 
 
 def bank_classes(config: TrainConfig, stream: RegionStream) -> dict[str, int]:
@@ -96,7 +99,7 @@ def run(config: TrainConfig, data: Path, out: Path, val: Path | None, init: Path
 
     Errors: RiceError for anything wrong with the input, before anything is written.
     """
-    with join(config.machine.device) as world:
+    with join(config.machine.device, PATIENCE) as world:
         config = _for_device(config, world.device)
         stream = RegionStream.open(data, config.stream, seed=config.seed)
         classes = bank_classes(config, stream)

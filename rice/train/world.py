@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
@@ -11,9 +12,12 @@ import torch.distributed as dist
 from torch import Tensor
 
 from rice.device import pick_device
+from rice.errors import RiceError
 
 _PATIENCE = timedelta(hours=12)
 """For which ranks wait for one another: the leader may prepare large data alone. torch's own is half an hour."""
+_LOST = re.compile(r"(?:gloo/transport/\S+\] |(?=Application timeout caused pair))(.+?)(?:\. This is typically|\n|$)")
+"""What gloo says where another rank has ended, or was waited for in vain."""
 
 
 @dataclass(frozen=True)
@@ -57,10 +61,11 @@ class World:
 
 
 @contextlib.contextmanager
-def join(device: str = "auto") -> Iterator[World]:
+def join(device: str = "auto", patience: timedelta = _PATIENCE) -> Iterator[World]:
     """Join torchrun's group, or form a group of one; leave it at the end. An outer group is used and left alone.
 
-    Errors: RiceError for a device that is not there.
+    patience: for which ranks wait for one another.
+    Errors: RiceError for a device that is not there; where another rank has ended, or hangs for longer than `patience`.
     """
     chosen = _device(device)
     if dist.is_initialized():
@@ -69,11 +74,19 @@ def join(device: str = "auto") -> Iterator[World]:
     # Tensors on the CPU go by gloo even in a run on GPUs: counts, and the copies that checkpoints are written from.
     backend = "cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo"
     if "RANK" in os.environ and "WORLD_SIZE" in os.environ:
-        dist.init_process_group(backend, timeout=_PATIENCE)
+        dist.init_process_group(backend, timeout=patience)
     else:
         dist.init_process_group(backend, store=torch._C._distributed_c10d.HashStore(), rank=0, world_size=1)
     try:
         yield World(dist.get_rank(), dist.get_world_size(), chosen)
+    except RuntimeError as error:
+        said = _LOST.search(str(error))
+        if said is None:
+            raise
+        raise RiceError(
+            f"another rank of this run has ended, or does not answer ({said[1]}); it may have said why. "
+            "The same command resumes"
+        ) from error
     finally:
         dist.destroy_process_group()
 

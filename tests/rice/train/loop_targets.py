@@ -2,18 +2,23 @@
 
 import io
 import json
+import os
+import time
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from PIL import Image
 from ranks import report
 from safetensors.torch import load_file
 
 from rice.data.shards import DatasetInfo, Sample, write_dataset, write_shard
 from rice.data.stream import StreamConfig
+from rice.errors import RiceError
 from rice.loss import ClusterLoss
 from rice.model.config import ViTConfig
 from rice.model.region import RegionConfig
@@ -95,6 +100,28 @@ def train(data: Path, out: Path, settings: TrainConfig, val: Path | None = None,
 
     build.resume = resumed
     run(settings, data, out, val, init)
+
+
+def lose(data: Path, out: Path, settings: TrainConfig, rank: int, how: int, patience: float) -> None:
+    """A run whose `rank` gets a signal from itself before its sixth step; what the others say of it, and when."""
+    step = loop.Run._step
+
+    def signalled(self: loop.Run, number: int, *arguments: Any, **named: Any) -> bool:
+        if number == 5:  # once all have met: that may take long on a busy machine
+            group = dist.group.WORLD
+            assert group is not None
+            report("patience", group._get_backend(torch.device("cpu")).options._timeout.total_seconds())
+            dist.distributed_c10d._set_pg_timeout(timedelta(seconds=patience), group)
+        if number == 5 and self.world.rank == rank:
+            report("lost", time.monotonic())
+            os.kill(os.getpid(), how)
+        return step(self, number, *arguments, **named)
+
+    loop.Run._step = signalled  # type: ignore[method-assign]
+    try:
+        run(settings, data, out, None, None)
+    except RiceError as error:
+        report("said", time.monotonic(), str(error))
 
 
 def lines(out: Path) -> list[dict[str, Any]]:
