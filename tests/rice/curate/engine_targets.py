@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from collections import Counter
 from collections.abc import Generator
 from dataclasses import dataclass, field
@@ -15,7 +16,10 @@ from rice.files import atomic_write
 
 @dataclass(frozen=True)
 class Counting(Stage):
-    """Writes SHARD.txt. broken: a shard whose work is refused; deadly: one that kills its worker."""
+    """Writes SHARD.txt. broken: a shard whose work is refused; deadly: one that kills its worker.
+
+    While OUT/hold is there, every shard stays in its middle.
+    """
 
     out: Path
     setting: int = 1
@@ -41,8 +45,12 @@ class Counting(Stage):
             raise RiceError(f"{shard} is broken")
         if shard == self.deadly:
             os.kill(os.getpid(), signal.SIGKILL)
+        with (self.out / "begun.txt").open("a") as file:
+            file.write(f"{shard} {os.getpid()}\n")
         for _ in range(3):
             yield
+        while (self.out / "hold").exists():
+            time.sleep(0.05)
         path = self.folder / f"{shard}.txt"
         with atomic_write(path) as file:
             file.write(f"{shard} {self.setting} {self.sources.get(shard, '')}")

@@ -1,0 +1,150 @@
+"""`rice curate --engine ray` on a Ray cluster of two nodes that come and go while it works (`ray_cluster`).
+
+RICE_RAY_CLUSTER=1 pytest -rP tests/rice/curate/test_ray_cluster.py      # minutes; prints what was killed, and when
+
+Both nodes are on this machine and share its disk, as the machines of a real cluster share OUT.
+"""
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pile
+import pytest
+from ray_cluster import HEAD, Cluster, cluster
+from test_kills import command, contents
+
+pytest.importorskip("ray.data")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.alone,
+    pytest.mark.skipif(not os.environ.get("RICE_RAY_CLUSTER"), reason="takes minutes; set RICE_RAY_CLUSTER=1"),
+    pytest.mark.skipif(sys.platform != "linux", reason="needs Linux, for many addresses of one machine"),
+]
+STAGES = ("scan", "decode", "propose", "embed", "ocr", "label")
+AT_MOST = 1800
+"""Seconds that anything may take on a busy machine."""
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = pile.write_scenes(tmp_path_factory.mktemp("pile") / "pile", 18)
+    return pile.write_files(folder, {"bad.jpg": b"<html>", "twice.jpg": (folder / "00.jpg").read_bytes()})
+
+
+@pytest.fixture(scope="module")
+def whole(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """By the local engine."""
+    out: Path = tmp_path_factory.mktemp("whole") / "out"
+    subprocess.run(fine(pictures, out), check=True, capture_output=True)
+    return out
+
+
+@pytest.fixture
+def nodes() -> Iterator[Cluster]:
+    short = tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True)  # for the names of sockets
+    with short as folder, cluster(Path(folder)) as running:
+        yield running
+
+
+def fine(pictures: Path, out: Path, *flags: str) -> list[str]:
+    """Shards of two pictures, so that every stage has ten."""
+    return [*command(pictures, out, *flags), "--per-shard", "2"]
+
+
+class Curation:
+    """A running one, on the cluster."""
+
+    def __init__(self, nodes: Cluster, pictures: Path, out: Path) -> None:
+        self.out, self.begin = out, time.monotonic()
+        self.log = out.parent / "log"
+        words = fine(pictures, out, "--engine", "ray")
+        with self.log.open("ab") as log:
+            environment = os.environ | {"RAY_ADDRESS": nodes.address}
+            self.process = subprocess.Popen(words, stdout=log, stderr=log, env=environment)
+
+    def __enter__(self) -> "Curation":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.wait()
+
+    def done(self, stage: str) -> int:
+        """Shards that are."""
+        return len([path for path in (self.out / stage).glob("*.json") if path.name != "run.json"])
+
+    def until(self, condition: Callable[[], object]) -> float:
+        """Wait for it; how many seconds that took. The command may not end before."""
+        begin = time.monotonic()
+        while not condition():
+            assert self.process.poll() is None, self.log.read_text()[-3000:]
+            assert time.monotonic() - begin < AT_MOST, self.log.read_text()[-3000:]
+            time.sleep(0.02)
+        return time.monotonic() - begin
+
+    def finished(self) -> float:
+        """Its seconds, once it has ended well."""
+        assert self.process.wait(AT_MOST) == 0, self.log.read_text()[-3000:]
+        return time.monotonic() - self.begin
+
+
+def test_two_nodes_write_the_files_of_one_machine(nodes: Cluster, pictures: Path, whole: Path, tmp_path: Path) -> None:
+    with Curation(nodes, pictures, tmp_path / "out") as curation:
+        took = curation.finished()
+    files = contents(tmp_path / "out")
+    assert files == contents(whole)
+    print(f"two nodes, {len(files)} files as on one machine, {took:.0f} s")
+
+
+def caught_at_work(nodes: Cluster, curation: Curation, node: str, stage: str) -> bool:
+    """Wait until the stage has done a shard and the node does another; False where the stage is over before."""
+    after = STAGES[STAGES.index(stage) + 1]
+    curation.until(lambda: (curation.done(stage) and nodes.workers(node)) or curation.done(after))
+    return not curation.done(after)
+
+
+def test_a_node_that_is_lost_in_the_middle_of_any_stage_takes_nothing_with_it(
+    nodes: Cluster, pictures: Path, whole: Path, tmp_path: Path
+) -> None:
+    """Another node joins late each time, works and is lost in turn; the last one has no successor."""
+    shards = len(list((whole / "decode").glob("*.parquet")))
+    node, lost = "node1", []
+    with Curation(nodes, pictures, tmp_path / "out") as curation:
+        for stage in STAGES[:-1]:
+            if not caught_at_work(nodes, curation, node, stage):
+                continue
+            done, killed = curation.done(stage), nodes.kill(node)
+            if done < shards:
+                wait = curation.until(lambda stage=stage, done=done: curation.done(stage) > done)  # type: ignore[misc]
+                lost.append(f"{stage} {done}/{shards} ({killed} processes, next shard after {wait:.1f} s)")
+            if stage != STAGES[-2]:
+                node = nodes.start_node()
+        took = curation.finished()
+    files = contents(tmp_path / "out")
+    assert files == contents(whole)
+    assert len(lost) >= 3, f"too few losses hit a stage: {lost}"
+    print(f"{len(lost)} nodes lost at {'; '.join(lost)}: {len(files)} files as on one machine, {took:.0f} s")
+
+
+def test_where_the_head_is_lost_the_command_ends_and_another_cluster_goes_on(
+    nodes: Cluster, pictures: Path, whole: Path, tmp_path: Path
+) -> None:
+    with Curation(nodes, pictures, tmp_path / "out") as curation:
+        curation.until(lambda: curation.done("propose"))
+        begin = time.monotonic()
+        for name in [HEAD, *nodes.nodes]:
+            if name in nodes.nodes:
+                nodes.kill(name)
+        status = curation.process.wait(AT_MOST)
+        ended = time.monotonic() - begin
+    assert status not in (0, None)
+    nodes.start_head()
+    with Curation(nodes, pictures, tmp_path / "out") as curation:
+        took = curation.finished()
+    assert contents(tmp_path / "out") == contents(whole)
+    print(f"head lost: the command ended with {status} within {ended:.0f} s, the same one went on, {took:.0f} s")
