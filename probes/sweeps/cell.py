@@ -70,7 +70,7 @@ def _attempt(job: Job, progress: Progress) -> int:
 
 def run(job: Job, progress: Progress) -> None:
     """Store a result for each seed that lacks one. The caller holds the cell's lock."""
-    missing = missing_seeds(job.out, job.identity, job.seeds, job.redo_before)
+    missing = missing_seeds(job.out, job.identity, job.seeds, job.redo)
     if missing:
         _compute(job, missing, progress)
     shutil.rmtree(job.workdir, ignore_errors=True)  # what stays is only disk: the results are stored

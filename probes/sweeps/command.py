@@ -2,7 +2,6 @@
 
 import contextlib
 import shutil
-import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -15,7 +14,7 @@ from probes.sweeps.board import BarBoard, LineBoard, summary
 from probes.sweeps.estimate import print_estimate
 from probes.sweeps.job import Job, job_of
 from probes.sweeps.local import LocalHost, find_gpus
-from probes.sweeps.plan import Cell, missing_seeds, plan
+from probes.sweeps.plan import Cell, found_results, missing_seeds, plan
 from probes.sweeps.pool import Host, Outcome, Pool
 from probes.sweeps.slurm import SlurmHost, device_of, parse_options
 from probes.sweeps.sweepfile import Sweep, read_sweep
@@ -63,8 +62,10 @@ def sweep(
     asked = read_sweep(file, data, weights)
     manifest = _read_manifest(out, asked)
     cells = plan(asked)
-    since = (manifest.get("force_since") or time.time()) if force or manifest.get("force_since") else None
-    absent = {cell.key: missing_seeds(out, cell.identity, cell.seeds, since) for cell in cells}
+    redo: dict[str, str] | None = manifest.get("redo")
+    if force and redo is None:
+        redo = found_results(out, cells)
+    absent = {cell.key: missing_seeds(out, cell.identity, cell.seeds, redo or {}) for cell in cells}
     missing = [cell for cell in cells if absent[cell.key]]
     console = Console()
     if asked.left_out:
@@ -76,12 +77,12 @@ def sweep(
     for check in dict.fromkeys(cell.check for cell in missing):  # before anything is written
         check()
     host = _host(out, len(missing), jobs, gpus, executor, slurm)
-    _remember(out, asked, since)
-    _clear([job_of(cell, out, redo_before=since, device="cpu") for cell in cells if not absent[cell.key]])
-    outcomes = _run(Pool(host, out, since), missing, console)
+    _remember(out, asked, redo)
+    _clear([job_of(cell, out, redo=redo or {}, device="cpu") for cell in cells if not absent[cell.key]])
+    outcomes = _run(Pool(host, out, redo or {}), missing, console)
     summary(outcomes, len(cells) - len(missing), console)
     failed = any(outcome.state == "failed" for outcome in outcomes)
-    if not failed and since is not None:
+    if not failed and redo is not None:
         _remember(out, asked, None)
     return int(failed)
 
@@ -113,9 +114,12 @@ def _host(
     return LocalHost(jobs or max(len(ids), 1), ids)
 
 
-def _remember(out: Path, asked: Sweep, force_since: float | None) -> None:
-    """Write the manifest; what a killed sweep left half-written beside it goes."""
-    document = {"schema": SCHEMA, "name": asked.name, "sweep": asked.as_json(), "force_since": force_since}
+def _remember(out: Path, asked: Sweep, redo: dict[str, str] | None) -> None:
+    """Write the manifest; what a killed sweep left half-written beside it goes.
+
+    redo: of a --force that is not over, the results that it found.
+    """
+    document = {"schema": SCHEMA, "name": asked.name, "sweep": asked.as_json(), "redo": redo}
     make_folder(out)
     with FileLock(out / LOCK):  # other sweeps of this folder may begin at the same time
         for leftover in leftovers(out / MANIFEST):

@@ -1,6 +1,7 @@
 """What a parent tells the process of one cell: a JSON file under OUT/cells/, and the places that both agree on."""
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,10 +21,10 @@ FAILURE_PREFIX = "cell failed: "
 
 @dataclass(frozen=True, kw_only=True)
 class Job(Measurement):
-    """A cell to compute. `seeds` with a result not older than `redo_before` (epoch seconds) are left alone."""
+    """A cell to compute. `seeds` with a result that is not one of `redo` are left alone: see `plan.missing_seeds`."""
 
     out: Path
-    redo_before: float | None
+    redo: Mapping[str, str]
     device: str
 
     @property
@@ -42,10 +43,12 @@ class Job(Measurement):
         return self.out / "work" / self.key
 
 
-def job_of(cell: Cell, out: Path, *, redo_before: float | None, device: str) -> Job:
+def job_of(cell: Cell, out: Path, *, redo: Mapping[str, str], device: str) -> Job:
     """The job of computing a cell on a device ("cpu", "cuda:0")."""
     planned = {field.name: getattr(cell, field.name) for field in dataclasses.fields(Measurement)}
-    return Job(**planned, out=out.absolute(), redo_before=redo_before, device=device)
+    keys = [cell.identity.result_key(seed) for seed in cell.seeds]
+    mine = {key: redo[key] for key in keys if key in redo}
+    return Job(**planned, out=out.absolute(), redo=mine, device=device)
 
 
 def write_job(job: Job) -> Path:

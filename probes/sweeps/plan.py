@@ -1,7 +1,7 @@
 """From a sweep to its cells: each encoder, dataset and config is looked at once. Imports no torch."""
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from probes.sweeps.overrides import flags, parse_config
 from probes.sweeps.sweepfile import DatasetEntry, EncoderEntry, ProbeEntry, Sweep
 from rice.encoders.spec import EncoderSpec
 from rice.errors import RiceError
+from rice.files import sha256_file
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,16 +87,23 @@ def plan(sweep: Sweep) -> list[Cell]:
     return cells
 
 
-def missing_seeds(out: Path, identity: Identity, seeds: Sequence[int], redo_before: float | None) -> list[int]:
-    """The seeds without a result, or with one older than `redo_before` (seconds since the epoch, of --force)."""
-    return [seed for seed in seeds if not _is_done(result_path(out, identity.result_key(seed)), redo_before)]
+def missing_seeds(out: Path, identity: Identity, seeds: Sequence[int], redo: Mapping[str, str]) -> list[int]:
+    """The seeds without a result, or with one of `redo`: key -> SHA-256 of the file that --force found there.
+
+    Not by its time: clocks are set, and a network disk has its own.
+    """
+    return [seed for seed in seeds if not _is_done(out, identity.result_key(seed), redo)]
 
 
-def _is_done(path: Path, redo_before: float | None) -> bool:
-    try:
-        return path.stat().st_mtime >= (redo_before or 0.0)
-    except FileNotFoundError:
-        return False
+def found_results(out: Path, cells: Sequence[Cell]) -> dict[str, str]:
+    """What --force shall compute again: key -> SHA-256 of each result that is there."""
+    keys = [cell.identity.result_key(seed) for cell in cells for seed in cell.seeds]
+    return {key: sha256_file(path) for key in keys if (path := result_path(out, key)).exists()}
+
+
+def _is_done(out: Path, key: str, redo: Mapping[str, str]) -> bool:
+    path = result_path(out, key)
+    return path.exists() and (key not in redo or sha256_file(path) != redo[key])
 
 
 def _tasks(entry: ProbeEntry, sweep: Sweep) -> Iterator[_Task]:

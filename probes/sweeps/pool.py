@@ -6,7 +6,7 @@ A cell that fails fails alone. A cell that another process is on (its lock is he
 import signal
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
@@ -88,9 +88,9 @@ class _Running:
 class Pool:
     """Brings cells to their end on one host."""
 
-    def __init__(self, host: Host, out: Path, redo_before: float | None) -> None:
-        """`redo_before`: results older than this (epoch seconds) count as missing, None: none does."""
-        self._host, self._out, self._redo_before = host, out, redo_before
+    def __init__(self, host: Host, out: Path, redo: Mapping[str, str]) -> None:
+        """`redo`: results that count as missing, as in `missing_seeds`."""
+        self._host, self._out, self._redo = host, out, redo
         self._free = list(reversed(range(len(host.devices))))
         self._running: list[_Running] = []
 
@@ -117,8 +117,8 @@ class Pool:
         # Who waits stands behind all others, the longest in front: the first cell speaks for a long queue.
         while queue and self._free and time.monotonic() >= queue[0][1]:
             cell, _ = queue.popleft()
-            job = job_of(cell, self._out, redo_before=self._redo_before, device=self._host.devices[self._free[-1]])
-            if not missing_seeds(self._out, cell.identity, cell.seeds, self._redo_before):
+            job = job_of(cell, self._out, redo=self._redo, device=self._host.devices[self._free[-1]])
+            if not missing_seeds(self._out, cell.identity, cell.seeds, self._redo):
                 yield Outcome(cell=cell, state="done", reason=None, log=job.log, seconds=0.0)
                 continue
             slot = self._free.pop()
@@ -143,7 +143,7 @@ class Pool:
 def _verdict(job: Job, exit_: Exit) -> tuple[Literal["done", "failed", "waiting"], str | None]:
     if exit_.status == BUSY:
         return "waiting", "another process is on it"
-    missing = missing_seeds(job.out, job.identity, job.seeds, job.redo_before)
+    missing = missing_seeds(job.out, job.identity, job.seeds, job.redo)
     if not missing:
         return "done", None
     if exit_.status == DONE:

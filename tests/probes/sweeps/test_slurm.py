@@ -24,7 +24,7 @@ class Board:
 
 out = Path(sys.argv[2])
 host = SlurmHost(out, 2, "cpu", {}, cluster="local")
-Pool(host, out, None).run(plan(read_sweep(sys.argv[1])), Board())
+Pool(host, out, {}).run(plan(read_sweep(sys.argv[1])), Board())
 """
 
 
