@@ -4,13 +4,14 @@ A verb's function is turned into a command line by tyro: its parameters are the 
 Third parties add verbs by the entry point group `rice.verbs` (name = verb, value = "module:function").
 """
 
+import errno
 import importlib
 import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from rice.errors import RiceError, nearest
+from rice.errors import NO_ROOM, RiceError, nearest, out_of_room
 
 VERBS: dict[str, tuple[str, str]] = {
     "quickstart": ("reports.workflows:quickstart", "The main job in minutes, offline: sweep, table, PCA clip, page."),
@@ -101,15 +102,27 @@ def main(argv: Sequence[str] | None = None) -> None:
     except BrokenPipeError:  # as in `rice tables OUT | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(EXIT_BROKEN_PIPE)
-    except OSError as error:  # a full or read-only disk, a folder below a file
-        if not error.strerror:  # a library's own
+    except Exception as error:  # what the file system refuses, by itself or within a library
+        said = _refused(error)
+        if said is None:
             raise
-        where = f"{error.filename}: " if error.filename else ""
-        print(f"rice: error: {where}{error.strerror}", file=sys.stderr)  # noqa: T201
+        print(f"rice: error: {said}", file=sys.stderr)  # noqa: T201
         sys.exit(EXIT_BAD_INPUT)
     except KeyboardInterrupt:
         print("rice: interrupted; the same command resumes", file=sys.stderr)  # noqa: T201
         sys.exit(EXIT_INTERRUPTED)
+
+
+def _refused(error: Exception) -> str | None:
+    """One line on a full or read-only disk, a folder below a file; None for an error of another kind."""
+    name = error.filename if isinstance(error, OSError) else None
+    where = f"{name}: " if name else ""
+    if out_of_room(error):
+        return f"{where}{NO_ROOM}"
+    if not isinstance(error, OSError) or not error.strerror:  # a library's own
+        return None
+    advice = "; give another place" if error.errno == errno.EROFS else ""
+    return f"{where}{error.strerror}{advice}"
 
 
 def overview() -> str:

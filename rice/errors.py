@@ -2,6 +2,7 @@
 
 import contextlib
 import difflib
+import errno
 import importlib
 import re
 import unicodedata
@@ -11,6 +12,13 @@ from types import ModuleType
 _TYPE = re.compile(r"[\w.]+: ")
 _LONGEST, _TAIL = 1500, 300
 """Characters of a message, and of its end where it has to be cut."""
+
+NO_ROOM = "No space left on device; make room, then run the same command again"
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+_FULL_WORDS = re.compile(
+    rf"\[errno {errno.ENOSPC}\]|\(os error {errno.ENOSPC}\)|\d+ requested and \d+ written", re.IGNORECASE
+)
+"""What shutil, safetensors and NumPy say instead of a number."""
 
 
 class RiceError(Exception):
@@ -34,6 +42,15 @@ def _presentable(message: str) -> str:
         return message
     line = " ".join(message.split("\n"))
     return "".join(c.encode("unicode_escape").decode() if unicodedata.category(c)[0] == "C" else c for c in line)
+
+
+class NoRoomError(RiceError):
+    """The disk, or a quota on it, is full: `no_room`."""
+
+
+def no_room(what: str) -> NoRoomError:
+    """The error that says so of `what` could not be done."""
+    return NoRoomError(f"{what}: {NO_ROOM}")
 
 
 class MissingExtraError(RiceError):
@@ -71,7 +88,21 @@ def os_errors_as(what: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        if out_of_room(error):
+            raise no_room(what) from error
         raise RiceError(f"{what}: {error.strerror or error}") from error
+
+
+def out_of_room(error: BaseException) -> bool:
+    """Whether a full disk, or a quota, is behind an error: libraries raise their own while they handle the system's."""
+    found: BaseException | None = error
+    seen: set[int] = set()
+    while found is not None and id(found) not in seen:
+        if (isinstance(found, OSError) and found.errno in _FULL) or _FULL_WORDS.search(str(found)):
+            return True
+        seen.add(id(found))
+        found = found.__cause__ or found.__context__
+    return False
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import IO, Any
 
-from rice.errors import RiceError
+from rice.errors import NoRoomError, RiceError, no_room, out_of_room
 
 _TEMPORARY = re.compile(r"\..+\.[a-z0-9_]{8}\.tmp")
 """Names that tempfile gives, between a dot and a suffix of ours."""
@@ -30,7 +30,7 @@ def atomic_write(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
     """Open a temporary file beside `path`; on a clean exit flush it to disk and rename it over `path`.
 
     A reader sees the old file or the whole new one, whenever the writer is killed. On an exception nothing changes.
-    Errors: RiceError where nothing can be written there.
+    Errors: RiceError where nothing can be written there, or the disk is full.
     """
     encoding = None if "b" in mode else "utf-8"
     with atomic_path(path) as temporary, temporary.open(mode, encoding=encoding) as file:
@@ -44,11 +44,12 @@ def atomic_path(path: Path) -> Iterator[Path]:
     os.close(descriptor)
     temporary = Path(name)
     try:
-        yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.chmod(0o666 & ~_umask())  # mkstemp creates 0600
-        os.replace(temporary, path)  # noqa: PTH105
+        with _room(path):
+            yield temporary
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
+            temporary.chmod(0o666 & ~_umask())  # mkstemp creates 0600
+            os.replace(temporary, path)  # noqa: PTH105
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
@@ -62,7 +63,8 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     """
     temporary = temporary_folder(path)
     try:
-        yield temporary
+        with _room(path):
+            yield temporary
         temporary.chmod(0o777 & ~_umask())
         try:
             os.rename(temporary, path)  # noqa: PTH104 - fails when `path` is a folder with content
@@ -128,7 +130,32 @@ def _named(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         reason = "a file is where a folder must be" if isinstance(error, FileExistsError) else error.strerror
+        if out_of_room(error):
+            raise no_room(f"cannot write {path}") from error
         raise RiceError(f"cannot write {path}: {reason}; give another place") from error
+
+
+@contextlib.contextmanager
+def _room(path: Path) -> Iterator[None]:
+    """A full disk is said of `path`, not of a temporary one in it, whatever a library that writes makes of it; other
+    errors are as they are."""
+    try:
+        yield
+    except Exception as error:
+        full = isinstance(error, NoRoomError) or (not isinstance(error, RiceError) and out_of_room(error))
+        if full:
+            raise no_room(f"cannot write {path}") from error
+        raise
+
+
+def reserve(path: Path, size: int) -> None:
+    """A file of `size` zero bytes whose room is taken: through a map of a file that only says its size, a full disk
+    would kill the writer (SIGBUS). Errors: OSError where there is no room."""
+    with path.open("wb") as file:
+        try:
+            os.posix_fallocate(file.fileno(), 0, size)
+        except AttributeError:  # macOS has none
+            file.truncate(size)
 
 
 def _sync_names(folder: Path) -> None:

@@ -92,11 +92,15 @@ class LineProgress:
                 last = time.monotonic()
         self._write(description, done, total)
 
+    def say(self, line: str) -> None:
+        """A line of another kind, for the parent alone."""
+        with contextlib.suppress(BrokenPipeError):  # the parent is gone; the job's own watch ends it
+            self.stream.write(f"{line}\n")
+            self.stream.flush()
+
     def _write(self, description: str, done: int, total: int | None) -> None:
         line = json.dumps({"description": description, "done": done, "total": total})
-        with contextlib.suppress(BrokenPipeError):  # the parent is gone; the job's own watch ends it
-            self.stream.write(f"{LINE_PREFIX}{line}\n")
-            self.stream.flush()
+        self.say(f"{LINE_PREFIX}{line}")
 
 
 def format_rate(per_second: float | None) -> str:

@@ -6,6 +6,7 @@ status: 0 all seeds are stored; 1 failed, the log's last line says why; 75 anoth
 Imports no torch before the encoder is loaded.
 """
 
+import contextlib
 import dataclasses
 import datetime
 import json
@@ -28,7 +29,7 @@ from probes.sweeps.lifeline import tie_to_parent
 from probes.sweeps.overrides import parse_config
 from probes.sweeps.plan import missing_seeds
 from rice.device import peak_memory
-from rice.errors import RiceError
+from rice.errors import NO_ROOM, RiceError, out_of_room
 from rice.files import atomic_folder, atomic_write, leftovers
 from rice.progress import LineProgress, Progress
 
@@ -55,14 +56,17 @@ def main(arguments: list[str]) -> int:
         return BUSY
 
 
-def _attempt(job: Job, progress: Progress) -> int:
+def _attempt(job: Job, progress: LineProgress) -> int:
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     _say(f"=== {now} {job.encoder.label} {job.probe} {job.dataset.name} on {job.device}, process {os.getpid()}")
     try:
         run(job, progress)
     except (Exception, SystemExit) as error:  # whatever a probe does fails its own cell, with the reason
-        traceback.print_exc()
-        _say(f"{FAILURE_PREFIX}{_reason(error, job.device)}")
+        with contextlib.suppress(OSError):
+            traceback.print_exc()
+        reason = f"{FAILURE_PREFIX}{_reason(error, job.device)}"
+        progress.say(reason)  # a full disk takes no log
+        _say(reason)
         return FAILED
     _say("cell finished")
     return DONE
@@ -155,6 +159,8 @@ def _reason(error: BaseException, device: str) -> str:
         return "out of memory on the host"
     if type(error).__name__ == "OutOfMemoryError":  # torch's, which is not imported here
         return f"out of memory on {device}"
+    if out_of_room(error) and not isinstance(error, RiceError):
+        return NO_ROOM
     text = " ".join(str(error).split())
     return text if isinstance(error, RiceError) else f"{type(error).__name__}: {text}"
 
@@ -172,7 +178,8 @@ def _take_stdout(log: Path) -> IO[str]:
 
 
 def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)  # noqa: T201
+    with contextlib.suppress(OSError):  # the log is for a person: a full disk shall end the cell where it stores
+        print(line, file=sys.stderr, flush=True)  # noqa: T201
 
 
 if __name__ == "__main__":

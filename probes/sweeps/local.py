@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import IO
 
-from probes.sweeps.job import Job, write_job
+from probes.sweeps.job import FAILURE_PREFIX, Job, write_job
 from probes.sweeps.lifeline import kill_group
 from probes.sweeps.plan import Cell
 from probes.sweeps.pool import Board, Exit
@@ -40,6 +40,7 @@ class LocalAttempt:
     def __init__(self, cell: Cell, job: Job, environment: Mapping[str, str]) -> None:
         self._cell = cell
         self._rest = b""
+        self._said: str | None = None
         job.log.parent.mkdir(parents=True, exist_ok=True)
         with job.log.open("ab") as log:
             self._process = start_tied(cell_command(job), environment, log)
@@ -54,7 +55,7 @@ class LocalAttempt:
         if not ended:
             return None
         self.kill()
-        return Exit(status=self._process.wait())
+        return Exit(status=self._process.wait(), note=self._said)
 
     def kill(self) -> None:
         """As `pool.Attempt`."""
@@ -71,6 +72,8 @@ class LocalAttempt:
             if text.startswith(LINE_PREFIX):
                 report = json.loads(text.removeprefix(LINE_PREFIX))
                 board.step(self._cell, report["description"], report["done"], report["total"])
+            elif text.startswith(FAILURE_PREFIX):
+                self._said = text.removeprefix(FAILURE_PREFIX)
 
 
 def _read_all(descriptor: int) -> bytes:

@@ -148,9 +148,8 @@ def _verdict(job: Job, exit_: Exit) -> tuple[Literal["done", "failed", "waiting"
         return "done", None
     if exit_.status == DONE:
         return "failed", f"the process ended as if all was well, but seeds {missing} have no result"
-    if exit_.status == FAILED and (said := _last_words(job.log)):
-        return "failed", said
-    return "failed", exit_.note or _death(exit_.status)
+    said = exit_.note or (_last_words(job.log) if exit_.status == FAILED else None)
+    return "failed", said or _death(exit_.status)
 
 
 def _last_words(log: Path) -> str | None:

@@ -15,7 +15,7 @@ from typing import Any
 from rice.curate.config import EngineConfig
 from rice.curate.engine import one_core
 from rice.curate.stage import Stage, Work
-from rice.errors import RiceError, require
+from rice.errors import NO_ROOM, RiceError, out_of_room, require
 
 _MOST_BLOCKS = 10_000
 _ANSWER_S = 10.0
@@ -36,7 +36,8 @@ class StageActor:
         except RiceError as error:
             return {"pictures": 0, "error": str(error)}
         except OSError as error:
-            return {"pictures": 0, "error": f"{error.filename or row['shard']}: {error.strerror or error}"}
+            said = NO_ROOM if out_of_room(error) else error.strerror or error
+            return {"pictures": 0, "error": f"{error.filename or row['shard']}: {said}"}
         return {"pictures": pictures, "error": ""}
 
     def _do(self, stage: Stage, shard: str) -> int:

@@ -1,5 +1,6 @@
 """The boxes of `rice regions` drawn into their picture, beside the matrix of their cosine similarities."""
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 from PIL import Image
 
-from rice.files import atomic_path
+from rice.files import atomic_write
 
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#f0e442", "#000000")
 """Told apart by colour-blind readers (Okabe and Ito); the numbers tell apart what shares one."""
@@ -33,8 +34,10 @@ def draw(
     photo, matrix = figure.subplots(1, 2, width_ratios=(left, _HEIGHT + 0.5))
     _boxes(photo, picture, corners_N4)
     _matrix(matrix, labels, similarity_NN)
-    with atomic_path(file) as temporary:
-        figure.savefig(temporary, format=file.suffix.removeprefix("."), dpi=_DPI)
+    content = io.BytesIO()  # to a file on a full disk Pillow writes half a JPEG, and says nothing
+    figure.savefig(content, format=file.suffix.removeprefix("."), dpi=_DPI)
+    with atomic_write(file, "wb") as stream:
+        stream.write(content.getvalue())
 
 
 def _boxes(axes: Axes, picture: Image.Image, corners_N4: NDArray[np.float32]) -> None:

@@ -101,7 +101,8 @@ class JsonLines:
 
     def close(self) -> None:
         """Close the file."""
-        self._file.close()
+        with os_errors_as(f"cannot write {self._path}"):
+            self._file.close()
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:

@@ -26,7 +26,7 @@ from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner, Def
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import async_save
 
-from rice.errors import RiceError, os_errors_as
+from rice.errors import NO_ROOM, NoRoomError, RiceError, os_errors_as
 from rice.files import publish_folder, remove_folder, temporary_folder
 from rice.train import manifest
 from rice.train.agree import gather, lead, settle
@@ -250,6 +250,8 @@ def _step(path: Path) -> int:
 def _plainly(error: CheckpointException, what: str, advice: str) -> Exception:
     """A RiceError for what the file system refused on any rank; the library's own account of anything else."""
     rank, (cause, _) = min(error.failures.items())
-    if isinstance(cause, OSError):
-        return RiceError(f"{what}: {cause.strerror or cause} (rank {rank}); {advice}")
+    if isinstance(cause, OSError | RiceError):
+        full = isinstance(cause, NoRoomError)
+        said = NO_ROOM.partition(";")[0] if full else getattr(cause, "strerror", None) or cause
+        return RiceError(f"{what}: {said} (rank {rank}); {advice}")
     return RuntimeError(f"{what}: {error}")

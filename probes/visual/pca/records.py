@@ -12,7 +12,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from rice.errors import RiceError
+from rice.errors import RiceError, os_errors_as
 
 Float32 = NDArray[np.float32]
 _HALF_RANGE = 2.0**15
@@ -31,8 +31,9 @@ class ArrayRecords:
 
     def append(self, array: Float32) -> None:
         """Write the next record; it is there, whole, when this returns."""
-        self._file.write(self._encode(array))
-        self._file.flush()
+        with os_errors_as(f"cannot write {self._file.name}"):
+            self._file.write(self._encode(array))
+            self._file.flush()
         self.count += 1
 
     def read(self, index: int) -> Float32:
@@ -52,7 +53,8 @@ class ArrayRecords:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._file.close()
+        with os_errors_as(f"cannot write {self._file.name}"):
+            self._file.close()
 
 
 class TokenRecords(ArrayRecords):

@@ -8,7 +8,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from rice.errors import RiceError
+from rice.errors import NoRoomError, RiceError
 from rice.files import leftovers, make_folder, read_json, sha256_json, write_json
 
 VIDEO, STRIP, COMPONENTS, REPORT = "pca.mp4", "strip.png", "components.safetensors", "pca.json"
@@ -47,6 +47,8 @@ class Workplace:
                 self.clean()
         except Timeout as error:
             raise RiceError(f"another process works in {self.out}; wait for it, or choose another --out") from error
+        except NoRoomError:
+            raise  # what is done stays: it is not the input
         except RiceError:
             if fresh:
                 self.clean()

@@ -6,6 +6,7 @@ region's shape, in the middle of its square; the rest of the sheet is transparen
 Shapes: N regions, E the edge of a thumbnail, w, h its own width and height.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -18,6 +19,7 @@ from rice.curate.montage.choose import Chosen
 from rice.curate.montage.regions import Collection
 from rice.data.decode import DamagedPictureError, Pixels, decode_crop, decode_picture
 from rice.data.regions import Crop
+from rice.files import reserve
 from rice.progress import Progress
 
 COLUMNS = 8
@@ -117,7 +119,9 @@ class Thumbnails:
         self.damaged = np.zeros(len(chosen), np.bool_)
         self.keys = [""] * len(chosen)
         self._path = path
-        self._tiles: NDArray[np.uint8] = np.memmap(path, np.uint8, "w+", shape=(max(len(chosen), 1), edge, edge, 3))
+        shape = (max(len(chosen), 1), edge, edge, 3)
+        reserve(path, math.prod(shape))
+        self._tiles: NDArray[np.uint8] = np.memmap(path, np.uint8, "r+", shape=shape)
 
     def take(self, source: Source) -> None:
         """Decode a picture's regions."""

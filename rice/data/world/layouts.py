@@ -8,6 +8,7 @@ Layouts of other detection sets: rice.data.world.layouts_detection. Of tracking:
 text: rice.data.world.layouts_text. Of what is written about pictures: rice.data.world.layouts_llava, layouts_refer.
 """
 
+import io
 from collections.abc import Iterable, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -150,5 +151,8 @@ def picture_suffix(image_HW3: Image_HW3) -> str:
 
 def save_picture(path: Path, image_HW3: Image_HW3) -> None:
     """As PNG or as a good JPEG, by the suffix of `path`."""
-    options: dict[str, Any] = {"compress_level": 1} if path.suffix == ".png" else {"quality": 95, "subsampling": 0}
-    Image.fromarray(image_HW3).save(path, **options)
+    png = path.suffix == ".png"
+    options: dict[str, Any] = {"compress_level": 1} if png else {"quality": 95, "subsampling": 0}
+    content = io.BytesIO()  # to a file on a full disk Pillow writes half a JPEG, and says nothing
+    Image.fromarray(image_HW3).save(content, "PNG" if png else "JPEG", **options)
+    path.write_bytes(content.getvalue())

@@ -404,3 +404,14 @@ def test_a_world_that_cannot_be_is_one_line(room: Any, world: dict[str, Any]) ->
     status, said = room.run(datasets={"scenes": {"world": world}}, probes=[room.probe(data=["scenes"])])
     assert (status, len(said.splitlines())) == (2, 1), said
     assert not room.out.exists()
+
+
+def test_a_cell_whose_log_cannot_be_written_still_says_why_it_failed(room: Any) -> None:
+    faulty: dict[str, Any] = {"encoders": ["fake-a"], "seeds": 1, "probes": [room.probe(fault="raise")]}
+    room.run(**faulty)
+    (log,) = (room.out / "logs").iterdir()
+    log.unlink()
+    log.symlink_to("/dev/full")
+    status, said = room.run(**faulty)
+    assert status == 1
+    assert "ValueError: the fake probe raises" in said

@@ -18,7 +18,7 @@ from shard_samples import COLOURS, WORDS, painted, write_dataset_of
 from rice.data.blobs import Blob, location_of
 from rice.data.shard_reader import Shard, read_dataset
 from rice.data.shards import Sample, finished_shard, write_shard
-from rice.errors import RiceError
+from rice.errors import NoRoomError, RiceError
 
 REGIONS = [2, 0, 5, 1, 0, 3]
 
@@ -305,6 +305,6 @@ def test_a_writer_that_fails_leaves_what_was_there(tmp_path: Path, samples: list
         yield samples[0]
         raise OSError(28, "No space left on device")
 
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(NoRoomError, match="x-000000.tar: No space"):
         write_shard(tmp_path, "x-000000", failing(), identity="two")
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
