@@ -90,7 +90,8 @@ def os_errors_as(what: str) -> Iterator[None]:
     except OSError as error:
         if out_of_room(error):
             raise no_room(what) from error
-        raise RiceError(f"{what}: {error.strerror or error}") from error
+        advice = "; give another place" if error.errno == errno.EROFS else ""
+        raise RiceError(f"{what}: {error.strerror or error}{advice}") from error
 
 
 def out_of_room(error: BaseException) -> bool:

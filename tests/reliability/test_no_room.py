@@ -125,6 +125,11 @@ def test_a_quota_is_a_full_disk_too_and_the_error_crosses_processes() -> None:
     assert isinstance(again, RiceError)
 
 
+def test_a_read_only_disk_is_said_with_what_to_do() -> None:
+    with pytest.raises(RiceError, match="^x: Read-only file system; give another place$"), os_errors_as("x"):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+
 LIMITED = """
 import resource, sys
 from pathlib import Path
