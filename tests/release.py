@@ -91,6 +91,7 @@ JOBS: tuple[tuple[str, str], ...] = (
     ("doctor", ""),
     ("world scenes --size 96 --train 12 --test 8 --easy --out world", "world/annotations/instances_train.json"),
     ("world scenes --layout refer --size 96 --train 8 --test 4 --out chat", "chat/world.json"),
+    ("world scenes --layout lvis --size 96 --train 4 --test 4 --out lvis", "lvis/world.json"),
     ("world clips --size 96 --frames 8 --train 1 --test 1 --out clips", "clips/world.json"),
     ("data check world --decode", ""),
     ("sweep tiny.yaml --out out --dry-run", ""),
@@ -117,7 +118,7 @@ EXTRAS: tuple[tuple[str, str], ...] = (
     ("mllm", "llava train mini --encoder mini-s8-128@48 --data chat --out l"),
     ("mllm", "lisa train mini --encoder mini-s8-128@48 --data chat --out l"),
     ("mllm", "llava eval nothing --tasks table1 --out l"),
-    ("lvis", "detect score --gt world/annotations/instances_val.json --pred none.json --lvis --evaluator lvis"),
+    ("lvis", "detect train mini --encoder mini-s8-128 --data lvis --out d --evaluator lvis --dry-run"),
 )
 """What needs an extra: without it, one line that names it. (`rice view` without `fiftyone` writes its page.)"""
 
