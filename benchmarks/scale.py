@@ -100,7 +100,7 @@ def planned(path: Path) -> Figures:
     with stages.step("cells"):
         cells = plan(sweep)
     with stages.step("what is there"):
-        absent = {cell.key: missing_seeds(out, cell.identity, cell.seeds, None) for cell in cells}
+        absent = {cell.key: missing_seeds(out, cell.identity, cell.seeds, {}) for cell in cells}
     with stages.step("estimate"):
         missing = [cell for cell in cells if absent[cell.key]]
         print_estimate(sweep, cells, missing, out, sum(map(len, absent.values())), Console())

@@ -166,7 +166,7 @@ def cells(places: Places) -> None:
     from rice.progress import SilentProgress
 
     for cell in plan(read_sweep(str(places.fixed / f"{_HERE}.yaml"))):
-        run(job_of(cell, places.out, redo_before=None, device="cpu"), SilentProgress())
+        run(job_of(cell, places.out, redo={}, device="cpu"), SilentProgress())
 
 
 def track(places: Places) -> None:

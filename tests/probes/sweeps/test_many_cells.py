@@ -2,7 +2,7 @@
 
 import random
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -78,12 +78,12 @@ class Scene:
         monkeypatch.setattr(pool, "missing_seeds", self.missing_seeds)
         monkeypatch.setattr(pool, "job_of", _job)
         planned: list[Any] = [SimpleNamespace(identity=str(i), seeds=(0,)) for i in range(cells)]
-        kind(self, Path("out"), None).run(planned, board)
+        kind(self, Path("out"), {}).run(planned, board)
         return self.told
 
 
-def _job(cell: Any, out: Path, *, redo_before: float | None, device: str) -> Any:
-    return SimpleNamespace(log=out, out=out, identity=cell.identity, seeds=cell.seeds, redo_before=redo_before)
+def _job(cell: Any, out: Path, *, redo: Mapping[str, str], device: str) -> Any:
+    return SimpleNamespace(log=out, out=out, identity=cell.identity, seeds=cell.seeds, redo=redo)
 
 
 class EveryCell(Pool):
