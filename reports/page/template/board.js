@@ -69,20 +69,20 @@ function rank(cells, better, ranks) {
   const most = mostItems(cells), ranked = cells.filter((cell) => !isPartial(cell, most));
   const distinct = [...new Set(ranked.map((cell) => Number(cell.shown[0])))].sort((a, b) => sign * (a - b));
   for (const cell of cells) {
-    const place = ranked.length > 1 && !isPartial(cell, most) ? distinct.indexOf(Number(cell.shown[0])) : OTHER_RANK;
-    ranks.set(cell.index, Math.min(place, OTHER_RANK));
+    const value = Number(cell.shown[0]), known = ranked.length > 1 && !isPartial(cell, most);
+    ranks.set(cell.index, !known ? OTHER_RANK : value === distinct[0] ? 0 : value === distinct[1] ? 1 : OTHER_RANK);
   }
 }
 
 /** Items behind a seed's number, 0 where that is not known. */
 const itemsOf = (cell) => Math.max(...cell.seeds.map(([, , , n]) => n));
-const mostItems = (cells) => Math.max(0, ...cells.map(itemsOf));
+const mostItems = (cells) => largest(cells.map(itemsOf));
 const isPartial = (cell, most) => itemsOf(cell) > 0 && itemsOf(cell) < most;
 
 function notesOf(table) {
   const inColumn = ({ column }) => table.rows.map((row) => GRID[row].get(column)).filter(Boolean);
   const counts = table.rows.flatMap((row) => table.columns.map(({ column }) => GRID[row].get(column)).filter(Boolean));
-  const most = Math.max(0, ...counts.map((cell) => cell.seeds.length));
+  const most = largest(counts.map((cell) => cell.seeds.length));
   const items = new Map(table.columns.map((one) => [one.column, mostItems(inColumn(one))]));
   const said = new Map();
   for (const { column } of table.columns) {

@@ -35,7 +35,7 @@ function asMarkdown(table) {
   const marks = [(text) => `**${text}**`, (text) => `<u>${text}</u>`, (text) => text];
   const lines = [heads.map(markdownText), ...body(table, (text, rank) => marks[rank](text), markdownText)];
   const labels = rowKeys(table).length;
-  const widths = heads.map((_, i) => Math.max(...lines.map((line) => [...line[i]].length)));
+  const widths = heads.map((_, i) => largest(lines.map((line) => [...line[i]].length)));
   const pad = (text, i) => {
     const gap = " ".repeat(widths[i] - [...text].length);
     return i < labels ? text + gap : gap + text;

@@ -6,6 +6,9 @@ const ROWS = DATA.rows, COLUMNS = DATA.columns;
 const CELLS = DATA.cells.map(([row, column, mean, spread, text, seeds, beside], index) =>
   ({ index, row, column, mean, spread, text, seeds, beside, shown: text.split(" ± ") }));
 
+/** The largest of counts. As arguments of Math.max a hundred thousand are more than a browser takes. */
+const largest = (counts) => counts.reduce((most, one) => Math.max(most, one), 0);
+
 // [row][column] -> cell
 const GRID = ROWS.map(() => new Map());
 for (const cell of CELLS) GRID[cell.row].set(cell.column, cell);
