@@ -68,7 +68,17 @@ class TowerOptimiser:
             optimiser.step()
 
     def state(self, module: nn.Module) -> dict[str, Any]:
-        """Tensors by the names of `module`'s parameters."""
+        """Tensors by the names of `module`'s parameters: those of no step, too, where none was taken yet.
+
+        torch makes them when it is asked, but not where there are gradients, and counts that as a step.
+        """
+        fresh = [optimiser for optimiser in self._all if not optimiser.state]
+        if fresh:
+            self.zero_grad()
+            get_optimizer_state_dict(module, self._all, options=_FLAT)
+        for counts in (values for optimiser in fresh for values in optimiser.state.values()):
+            if "step" in counts:
+                counts["step"].zero_()
         return get_optimizer_state_dict(module, self._all, options=_FLAT)
 
     def restore(self, module: nn.Module, state: dict[str, Any]) -> None:

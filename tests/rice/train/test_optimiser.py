@@ -1,5 +1,6 @@
 """Muon moves what it is meant for, by steps that are orthogonal, and a run with it goes on where it was killed."""
 
+import copy
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -74,6 +75,28 @@ def test_all_other_parameters_move_as_by_adamw_alone(model: RiceModel) -> None:
     names = hidden(model)
     mixed, plain = changes(model, CONFIG, RATE), changes(twin, replace(CONFIG, muon=0.0), RATE)
     assert {name for name in plain if not torch.equal(mixed[name], plain[name])} == set(names)
+
+
+@pytest.mark.parametrize("muon", [0.0, MUON])
+def test_a_state_from_before_the_first_step_is_whole_and_goes_on_bit_for_bit(model: RiceModel, muon: float) -> None:
+    """Until a batch with a label comes there are gradients and no step."""
+    config = replace(CONFIG, muon=muon)
+    gradients = {name: p.grad for name, p in model.named_parameters()}
+    asked = TowerOptimiser(model, config, spare_vectors=False)
+    state = {name: copy.deepcopy(value) for name, value in asked.state(model).items()}
+    plain, resumed = (RiceModel(model.vit.config, RegionConfig(layers=1)) for _ in range(2))
+    optimisers = [TowerOptimiser(one, config, spare_vectors=False) for one in (plain, resumed)]
+    for one in (plain, resumed):
+        one.load_state_dict(model.state_dict())
+    assert state.keys() == optimisers[1].state(resumed).keys()
+    optimisers[1].restore(resumed, state)
+    for one, optimiser in zip((plain, resumed, model), (*optimisers, asked), strict=True):
+        for name, parameter in one.named_parameters():
+            parameter.grad = gradients[name]
+        optimiser.step(RATE)
+    for name, value in plain.state_dict().items():
+        assert torch.equal(value, resumed.state_dict()[name]), name
+        assert torch.equal(value, model.state_dict()[name]), name
 
 
 def test_a_run_without_muon_is_the_one_it_was_before_there_was_muon() -> None:
