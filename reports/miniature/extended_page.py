@@ -71,9 +71,15 @@ def extended_page(results: Sequence[Path], out: Path, found: Sequence[Panel], ru
             with atomic_write(out / "tables" / f"{panel.id}{SUFFIXES[form]}") as file:
                 file.write(writer(grid(panel, read_)) + "\n")
     _write_sources(out / "sources.csv", shown, read_)
-    _write_curves(out, [panel for panel in shown if panel.curve], read_)
+    curved = [panel for panel in shown if panel.curve]
+    if curved:
+        _write_curves(out, curved, read_)
     links = {name: quote(Path(os.path.relpath(path, out)).as_posix()) for name, path in runs.items()}
-    content = {"panels": [_panel(panel, read_, links) for panel in shown], "notes": _notes(read_)}
+    content: dict[str, Any] = {
+        "panels": [_panel(panel, read_, links) for panel in shown],
+        "notes": _notes(read_),
+        "curves": bool(curved),
+    }
     text = render(_TEMPLATE / "extended.html.j2", _VERB, {}, styles=[_TEMPLATE / "summary.css"], scripts=[], **content)
     with atomic_write(page, "wb") as stream:
         stream.write(text)

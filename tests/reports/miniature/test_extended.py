@@ -173,6 +173,12 @@ def test_each_number_of_the_page_leads_to_the_file_that_holds_it(tmp_path: Path,
     ]
 
 
+def test_a_page_without_a_panel_of_numbers_draws_no_curves(tmp_path: Path, stores: list[Path]) -> None:
+    page = extended_page(stores, tmp_path / "extended", [dataclasses.replace(PANEL, curve=False)], {})
+    assert "curves.png" not in page.read_text()
+    assert not (tmp_path / "extended" / "curves.png").exists()
+
+
 def test_tables_say_what_is_best_and_what_is_missing(tmp_path: Path, stores: list[Path]) -> None:
     extended_page(stores, tmp_path / "extended", [PANEL], {})
     line = next(
