@@ -18,9 +18,10 @@ from rice.data.world import WorldConfig, materialise
 
 ENCODER = "mini-s8-128"
 OF_TIME = frozenset(
-    {"data_wait_s", "finished", "fps", "images_per_s", "memory", "peak_memory", "seconds", "step_s", "tokens_per_s"}
+    {"commit", "data_wait_s", "finished", "images_per_s", "memory", "peak_memory", "pictures_per_worker_second"}
+    | {"seconds", "step_s", "tokens_per_s"}
 )
-"""Fields that tell how long something took, or how much memory."""
+"""Fields that tell when, how long, in how much memory and at which commit of this checkout."""
 
 
 def content(name: str, path: Path) -> Any:
