@@ -6,7 +6,7 @@ from typing import Any
 
 import rice
 from rice.curate.cluster import REPORT as CLUSTER_REPORT
-from rice.curate.stage import REPORT, totals
+from rice.curate.stage import PAGE, REPORT, totals
 from rice.files import read_object, write_json
 from rice.runs import RUN
 
@@ -28,7 +28,11 @@ def write_report(out: Path, shards: Sequence[str], clusters: Path) -> dict[str, 
             for stage, done in found.items()
             if done.seconds
         },
-        "settings": {path.parent.name: read_object(path) for path in sorted(out.glob(f"*/{RUN}"))},
+        "settings": {
+            path.parent.name: read_object(path)
+            for path in sorted(out.glob(f"*/{RUN}"))
+            if path.parent.name != PAGE  # made of the report, and there before it only where that run was killed
+        },
         "versions": {"rice-suite": rice.__version__},
     }
     of_clusters = clusters / CLUSTER_REPORT

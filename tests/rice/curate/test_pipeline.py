@@ -79,6 +79,7 @@ def test_the_same_command_again_does_nothing_but_remove_what_killed_ones_left(
     curate(pictures, "--out", curated, "-k", 5)
     assert before == {path: path.stat().st_mtime_ns for path in before}
     assert not list(curated.rglob("*.tmp"))
+    assert "page" not in json.loads((curated / "report.json").read_text())["settings"], "as the first run's, without it"
 
 
 @pytest.mark.parametrize(
