@@ -15,7 +15,8 @@ After each round, garbage collected: RSS and USS of this process in MiB, its fil
 Python's objects, and files left in the temporary folder, which is the process's own. Results and tracks must be the
 first round's, number for number. The first half warms up; over the second a line is fitted. Flat: RSS and USS rise by
 less than 1 MiB in ten rounds; descriptors, threads, children and files left are never more than in the first half.
-Exits 1 where anything grows or differs. The JSON is written after every round, so that a soak that is stopped is told.
+Exits 1 where anything grows or differs, or where fewer than four rounds tell nothing. The JSON is written after every
+round, so that a soak that is stopped is told.
 """
 
 import contextlib
@@ -245,7 +246,7 @@ def measure(temporary: Path) -> dict[str, float]:
 
 
 def judged(rounds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """MiB in ten rounds over the second half, what grew, and lines that say so. Needs four rounds to judge memory."""
+    """MiB in ten rounds over the second half, what grew, and lines that say so. flat: None of fewer than 4 rounds."""
     half = len(rounds) // 2
     first, second = rounds[:half], rounds[half:]
     grew: list[str] = []
@@ -262,8 +263,9 @@ def judged(rounds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             grew += [name] if after > before else []
     grew += ["other numbers than the first round's"] if len({one["numbers"] for one in rounds}) > 1 else []
     said += [f"{name}: {rise[name]:+.2f} in ten rounds, second half" for name in rise]
-    said.append("flat" if not grew else f"NOT FLAT: {', '.join(grew)}")
-    return {"flat": not grew, "grew": grew, "rise_in_ten": rise, "said": said}
+    too_few = half < 2 and not grew
+    said.append(f"NOT FLAT: {', '.join(grew)}" if grew else "too few rounds to tell" if too_few else "flat")
+    return {"flat": None if too_few else not grew, "grew": grew, "rise_in_ten": rise, "said": said}
 
 
 @contextlib.contextmanager

@@ -35,6 +35,11 @@ def rounds(**series: Sequence[float]) -> list[dict[str, Any]]:
     return [still | {name: values[i] for name, values in series.items()} for i in range(12)]
 
 
+def test_a_soak_of_three_rounds_tells_nothing_but_other_numbers() -> None:
+    assert soak.judged(rounds()[:3])["flat"] is None
+    assert soak.judged([*rounds()[:2], rounds()[0] | {"numbers": "others"}])["flat"] is False
+
+
 def test_a_soak_in_which_only_the_first_half_grows_is_flat() -> None:
     warming = [900.0 + 40 * min(i, 6) for i in range(12)]
     assert soak.judged(rounds(rss_mib=warming, uss_mib=warming, threads=[min(i, 5) for i in range(12)]))["flat"]
