@@ -126,6 +126,7 @@ def test_every_cell_leads_to_the_results_behind_it(visit: Visiting, site: Path, 
         mean = float(cell.inner_text().split()[0])
         cell.click()
         dialog = page.locator("#provenance")
+        dialog.wait_for(state="visible")  # the page follows its address, which takes a moment
         name = dialog.locator("h2").inner_text()
         probe, dataset, metric = dialog.locator("header p").inner_text().split(" / ")
         keys = [text.removesuffix(".json") for text in dialog.locator("code.key").all_inner_texts() if ".json" in text]
@@ -140,12 +141,14 @@ def test_every_cell_leads_to_the_results_behind_it(visit: Visiting, site: Path, 
             assert found["protocol"] in dialog.inner_text()
         assert mean == pytest.approx(np.mean(values), abs=0.006)
         page.keyboard.press("Escape")
+        dialog.wait_for(state="hidden")
         assert page.evaluate("document.activeElement.dataset.cell") == cell.get_attribute("data-cell")
 
 
 def test_a_cell_has_an_address_of_its_own(visit: Visiting, site: Path) -> None:
     first = visit(site)
     first.page.locator("td[data-cell]").nth(2).click()
+    first.page.locator("#provenance").wait_for(state="visible")
     title = first.page.inner_text("#provenance header")
     address = first.page.url.partition("#")[2]
     assert address.startswith("/cell/")
@@ -173,9 +176,9 @@ def test_keys_alone_sort_open_a_value_and_come_back(visit: Visiting, site: Path)
     focused = "document.activeElement.dataset.cell"
     cell = page.evaluate(focused)
     keys.press("Enter")
-    assert page.locator("#provenance").is_visible()
+    page.locator("#provenance").wait_for(state="visible")
     keys.press("Escape")
-    assert page.locator("#provenance").is_hidden()
+    page.locator("#provenance").wait_for(state="hidden")
     assert page.evaluate(focused) == cell
     keys.press("Tab")
     assert page.evaluate("!document.activeElement.closest('table')")
