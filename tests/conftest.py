@@ -1,11 +1,13 @@
 """Fixtures shared by all tests."""
 
+import importlib.util
 import os
 import shutil
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import hypothesis
@@ -49,6 +51,21 @@ def cut_pictures_are_damaged() -> None:
 def pins_of_its_own(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """What a test reads of a hub, no other one and no user shall have to agree with."""
     monkeypatch.setenv("RICE_PINS", str(tmp_path_factory.getbasetemp() / f"pins-{uuid.uuid4().hex}.json"))
+
+
+@pytest.fixture(scope="session")
+def script() -> Callable[[str], ModuleType]:
+    """Of a script's name: the one of this folder as a module."""
+
+    def load(name: str) -> ModuleType:
+        spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+
+    return load
 
 
 @pytest.fixture

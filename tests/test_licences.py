@@ -1,7 +1,7 @@
 """No dependency comes in without its licence on docs/licences.md, and the page says what packages themselves state."""
 
-import importlib.util
 import re
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -12,13 +12,8 @@ _WORDS = re.compile(r"GPL|MPL|EUPL|CDDL|SSPL|Mozilla|General Public")
 
 
 @pytest.fixture(scope="module")
-def licences() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("licences", Path(__file__).with_name("licences.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def licences(script: Callable[[str], ModuleType]) -> ModuleType:
+    return script("licences")
 
 
 @pytest.fixture(scope="module")

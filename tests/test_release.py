@@ -3,8 +3,8 @@
 Building and installing takes an index and minutes: `make release-check`.
 """
 
-import importlib.util
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -17,13 +17,8 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture(scope="module")
-def release() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("release", Path(__file__).with_name("release.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def release(script: Callable[[str], ModuleType]) -> ModuleType:
+    return script("release")
 
 
 @pytest.fixture(scope="module")
