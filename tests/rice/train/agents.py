@@ -18,6 +18,8 @@ import psutil
 AT_MOST = 1800.0
 """Seconds that anything may take on a busy machine."""
 ONE_CORE = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
+OWN_STORE = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
+"""torchrun's one store for all restarts has addresses of a life before (torch 2.15): docs/scaling.md says so."""
 
 
 class Agent:
@@ -27,7 +29,7 @@ class Agent:
         words = [sys.executable, "-m", "torch.distributed.run", *options, "-m", "rice.cli", *command]
         self.log = log
         with log.open("ab") as file:
-            self.process = subprocess.Popen(words, env=os.environ | ONE_CORE, stdout=file, stderr=file)
+            self.process = subprocess.Popen(words, env=os.environ | ONE_CORE | OWN_STORE, stdout=file, stderr=file)
 
     def ranks(self) -> dict[int, psutil.Process]:
         """Those that have begun: rank -> process."""
