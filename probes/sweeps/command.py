@@ -12,7 +12,7 @@ from rich.console import Console
 
 from probes.sweeps.board import BarBoard, LineBoard, summary
 from probes.sweeps.estimate import print_estimate
-from probes.sweeps.job import Job, job_of
+from probes.sweeps.job import WORK, job_of
 from probes.sweeps.local import LocalHost, find_gpus
 from probes.sweeps.plan import Cell, found_results, missing_seeds, plan
 from probes.sweeps.pool import Host, Outcome, Pool
@@ -78,7 +78,7 @@ def sweep(
         check()
     host = _host(out, len(missing), jobs, gpus, executor, slurm)
     _remember(out, asked, redo)
-    _clear([job_of(cell, out, redo=redo or {}, device="cpu") for cell in cells if not absent[cell.key]])
+    _clear(out, [cell for cell in cells if not absent[cell.key]])
     outcomes = _run(Pool(host, out, redo or {}), missing, console)
     summary(outcomes, len(cells) - len(missing), console)
     failed = any(outcome.state == "failed" for outcome in outcomes)
@@ -127,10 +127,12 @@ def _remember(out: Path, asked: Sweep, redo: dict[str, str] | None) -> None:
         write_json(out / MANIFEST, document)
 
 
-def _clear(done: Iterable[Job]) -> None:
+def _clear(out: Path, done: Iterable[Cell]) -> None:
     """Remove the probe's folder of cells that were killed between their last result and their end."""
-    for job in done:
-        if job.workdir.exists():
+    left = {path.name for path in (out / WORK).glob("*")}  # of a hundred thousand cells a few at most
+    for cell in done:
+        if cell.key in left:
+            job = job_of(cell, out, redo={}, device="cpu")
             with contextlib.suppress(Timeout), FileLock(job.lock).acquire(timeout=0):
                 shutil.rmtree(job.workdir, ignore_errors=True)
 

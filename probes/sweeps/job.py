@@ -17,6 +17,7 @@ DONE, FAILED, BUSY = 0, 1, 75
 """Exit statuses of a cell. BUSY (EX_TEMPFAIL): another process is on the same cell."""
 
 FAILURE_PREFIX = "cell failed: "
+WORK = "work"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +41,7 @@ class Job(Measurement):
     @property
     def workdir(self) -> Path:
         """The probe's own folder, until all seeds are finished."""
-        return self.out / "work" / self.key
+        return self.out / WORK / self.key
 
 
 def job_of(cell: Cell, out: Path, *, redo: Mapping[str, str], device: str) -> Job:
