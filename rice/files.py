@@ -226,6 +226,22 @@ def open_safetensors(path: Path, framework: str = "pt") -> Iterator[Any]:
         raise RiceError(f"{path} is not a readable safetensors file: {error}") from error
 
 
+def sort_facts(path: Path) -> None:
+    """Put the facts that a safetensors file notes about itself in the order of their names, in place.
+
+    The library writes them in an order that differs by process; sorted, equal contents are equal files.
+    """
+    with path.open("r+b") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+        if len(text) > length:
+            raise RuntimeError(f"{path}: a header of {length} bytes became one of {len(text)}")
+        file.seek(8)
+        file.write(text.ljust(length))
+
+
 def safe_join(root: Path, relative: str) -> Path:
     """`root / relative` for a name that came from outside, e.g. COCO's `file_name`.
 

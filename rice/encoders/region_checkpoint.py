@@ -20,7 +20,7 @@ from rice.encoders.processor import processor_json
 from rice.encoders.rice import REGION
 from rice.encoders.spec import EncoderSpec, vit_spec
 from rice.errors import RiceError
-from rice.files import atomic_path, open_safetensors, write_json
+from rice.files import atomic_path, open_safetensors, sort_facts, write_json
 from rice.model import checkpoint
 from rice.model.names import shortened
 from rice.model.region import RegionConfig, RiceModel
@@ -50,6 +50,7 @@ def _save_region(model: RiceModel, folder: Path) -> None:
     facts = json.dumps(dataclasses.asdict(model.region_config), sort_keys=True)
     with atomic_path(folder / REGION) as file:
         save_file(tensors, file, metadata={"format": "pt", _KEY: facts})
+        sort_facts(file)
 
 
 def load_vit(folder: Path) -> ViT:

@@ -19,7 +19,7 @@ from torch.nn.functional import normalize
 from rice.data.captions import VOCABULARY
 from rice.encoders.region_checkpoint import check_fit
 from rice.errors import RiceError
-from rice.files import atomic_path, open_safetensors
+from rice.files import atomic_path, open_safetensors, sort_facts
 from rice.model.config import ViTConfig
 from rice.model.linear import Linear
 from rice.model.vit import ViT
@@ -81,6 +81,7 @@ def save_captions(model: CaptionModel, config: TextConfig, folder: Path) -> None
     facts = json.dumps(asdict(config), sort_keys=True)
     with atomic_path(folder / CAPTIONS) as file:
         save_file(tensors, file, metadata={"format": "pt", _KEY: facts})
+        sort_facts(file)
 
 
 def attach_captions(vit: ViT, config: TextConfig, folder: Path) -> CaptionModel:

@@ -22,7 +22,7 @@ from torch.distributed.tensor import DTensor
 
 from rice.encoders.region_checkpoint import load_rice, load_vit, save_rice
 from rice.errors import RiceError
-from rice.files import leftovers, open_safetensors, publish_folder, remove_folder, temporary_folder
+from rice.files import leftovers, open_safetensors, publish_folder, remove_folder, sort_facts, temporary_folder
 from rice.loss import CenterBank
 from rice.model.region import RiceModel
 from rice.model.vit import ViT, begin_with_contrast
@@ -121,6 +121,7 @@ def _write_centers(learner: Learner, folder: Path) -> None:
         metadata = {"format": "pt", "classes": str(bank.classes), "first": str(bank.shard.start)}
         file = folder / f"centers-{name}-{rank:05d}-of-{size:05d}.safetensors"
         save_file({"weight": local(bank.state()["weight"]).cpu().contiguous()}, file, metadata=metadata)
+        sort_facts(file)
 
 
 def _write_tower(learner: Learner, state: Mapping[str, Tensor], folder: Path) -> None:

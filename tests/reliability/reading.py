@@ -39,15 +39,6 @@ def _tar(path: Path) -> None:
     assert path.read_bytes().endswith(bytes(1024)), f"{path} has no end"
 
 
-def told(path: Path) -> bytes:
-    """A file's content; the facts that safetensors notes about a file come in an order that differs by process."""
-    content = path.read_bytes()
-    if path.suffix != ".safetensors":
-        return content
-    end = 8 + int.from_bytes(content[:8], "little")
-    return json.dumps(json.loads(content[8:end]), sort_keys=True).encode() + content[end:]
-
-
 def _safetensors(path: Path) -> None:
     with safe_open(path, framework="numpy") as file:
         assert list(file.keys())

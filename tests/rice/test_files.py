@@ -11,9 +11,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors import safe_open
+from safetensors.numpy import save
 
 from rice.errors import RiceError
 from rice.files import (
@@ -31,6 +34,7 @@ from rice.files import (
     safe_join,
     sha256_file,
     sha256_json,
+    sort_facts,
     temporary_folder,
     write_json,
 )
@@ -237,3 +241,20 @@ def test_a_killed_removal_leaves_the_folder_whole_or_hidden(tmp_path: Path) -> N
             remove_folder(left)
     assert hidden, "no kill fell inside a removal"
     assert os.listdir(tmp_path) == []
+
+
+@given(facts=st.dictionaries(st.text(max_size=9), st.text(max_size=9), max_size=9), rows=st.integers(0, 3))
+def test_equal_tensors_and_facts_are_equal_bytes(
+    facts: dict[str, str], rows: int, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = tmp_path_factory.mktemp("facts")
+    tensors = {name: np.arange(rows * size, dtype=np.float32) for name, size in (("w", 2), ("é", 1))}
+    for name, order in (("one", 1), ("other", -1)):
+        (folder / name).write_bytes(save(tensors, metadata=dict(list(facts.items())[::order])))
+        sort_facts(folder / name)
+    assert (folder / "one").read_bytes() == (folder / "other").read_bytes()
+    with safe_open(folder / "one", framework="np") as file:
+        assert (file.metadata() or {}) == facts
+        assert {name: file.get_tensor(name).tolist() for name in file.keys()} == {  # noqa: SIM118 - not a mapping
+            name: tensor.tolist() for name, tensor in tensors.items()
+        }

@@ -16,7 +16,7 @@ from safetensors.numpy import save
 from probes.visual.pca.components import Components
 from probes.visual.pca.foreground import Foreground
 from rice.errors import RiceError
-from rice.files import atomic_write
+from rice.files import atomic_path, sort_facts
 
 Float32 = NDArray[np.float32]
 
@@ -45,8 +45,9 @@ class Palette:
 
 def save_palette(path: Path, palette: Palette, facts: Mapping[str, str]) -> None:
     """Write a safetensors file: tensors in float64, `facts` (the encoder's) as its metadata."""
-    with atomic_write(path, "wb") as file:
-        file.write(_serialised(palette, facts))
+    with atomic_path(path) as file:
+        file.write_bytes(_serialised(palette, facts))
+        sort_facts(file)
 
 
 def load_palette(path: Path) -> tuple[Palette, dict[str, str]]:
