@@ -77,7 +77,10 @@ def on_ray(stage: Stage, shards: Sequence[str], config: EngineConfig) -> Iterato
 
 
 def _connect(ray: Any) -> None:
-    """To the cluster of RAY_ADDRESS, or that of this machine, or a new one. Errors: RiceError where none answers."""
+    """To the cluster of RAY_ADDRESS, or that of this machine, or a new one.
+
+    Errors: RiceError where none answers, or it asks for a token: Ray has none ready where an address is named.
+    """
     address = os.environ.get("RAY_ADDRESS", "")
     host, _, port = address.rpartition(":")
     try:
@@ -87,10 +90,21 @@ def _connect(ray: Any) -> None:
     except OSError as error:
         if not (address or isinstance(error, ConnectionError)):
             raise  # a disk that is full, or the like
+        if _asks_for_token(ray, error):
+            raise RiceError(
+                f"the Ray cluster at {address or 'this machine'} asks for a token; set RAY_AUTH_MODE=token, with its "
+                "token in ~/.ray/auth_token or RAY_AUTH_TOKEN"
+            ) from error
         raise RiceError(
             f"no Ray cluster answers at {address or 'this machine'}: {error.strerror or error}; "
             "start one with ray start --head, and say in RAY_ADDRESS where it is, or unset it"
         ) from error
+
+
+def _asks_for_token(ray: Any, error: BaseException | None) -> bool:
+    while error is not None and not isinstance(error, ray.exceptions.AuthenticationError):
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 def _rows(ray: Any, done: Any) -> Iterator[dict[str, Any]]:

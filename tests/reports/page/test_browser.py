@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +21,8 @@ from reports.tables import build
 Visiting = Callable[..., Any]
 """See the fixture `visit`; gives a `Board`."""
 GAP = "\u2013"
+MANY = 130_000
+"""Chromium refuses a call of 125,000 arguments."""
 
 
 def table_of(sweep: Path, format_: Any) -> str:
@@ -63,6 +66,23 @@ def test_runs_over_some_of_the_items_are_marked_as_in_the_tables(
     assert set(ranks) == {BEST, SECOND, OTHER}
     assert [("best" in mark, "second" in mark) for mark in marks] == [(rank == BEST, rank == SECOND) for rank in ranks]
     assert one.page.locator("#note-list li").all_text_contents() == table.notes
+
+
+@pytest.mark.slow
+def test_a_page_of_more_cells_than_a_call_takes_arguments_opens(
+    visit: Visiting, tmp_path: Path, put: Callable[..., Path]
+) -> None:
+    put("tower", 0, {"mIoU": 0.5})
+    report((tmp_path / "sweep",), out=tmp_path / "site")
+    page = tmp_path / "site" / "index.html"
+    before, text, after = re.split(r'(?<=id="data">)(.*?)(?=</script>)', page.read_text(), maxsplit=1, flags=re.S)
+    data = json.loads(text)
+    (row,), ((_, *cell),) = data["rows"], data["cells"]
+    data["rows"] = [row | {"label": f"tower {number}"} for number in range(MANY)]
+    data["cells"] = [[number, *cell] for number in range(MANY)]
+    page.write_text(before + json.dumps(data) + after)
+    drawn = visit(tmp_path / "site")
+    drawn.page.locator("table.board tbody tr").nth(1000).wait_for()  # the others come while nothing else is to be done
 
 
 def test_a_column_sorts_best_first_then_the_other_way_with_gaps_last(visit: Visiting, site: Path) -> None:

@@ -2,7 +2,7 @@
 
 All nodes share this machine's disk and clock: a node that is lost takes its processes and what they held in memory
 with it, but no file. Needs Linux, for its many addresses of one machine.
-`python ray_cluster.py FOLDER` starts one to look at, and prints the variable that makes `rice curate --engine ray`
+`python ray_cluster.py FOLDER` starts one to look at, and prints the variables that make `rice curate --engine ray`
 use it. Sockets lie below FOLDER, whose name has to be short.
 """
 
@@ -14,6 +14,7 @@ import socket
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -41,12 +42,22 @@ _STARTED = "Ray runtime started"
 
 @dataclass
 class Cluster:
-    """A running one. Commands find it by RAY_ADDRESS."""
+    """A running one. Commands find it by the address in their environment, and are let in by the token there."""
 
     folder: Path
     address: str = ""
+    token: str = field(default_factory=lambda: uuid.uuid4().hex)
     nodes: dict[str, "subprocess.Popen[bytes]"] = field(default_factory=dict)
     _count: int = 0
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """For commands that shall use it."""
+        return os.environ | {"RAY_ADDRESS": self.address} | self._auth
+
+    @property
+    def _auth(self) -> dict[str, str]:
+        return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": self.token}
 
     def start_head(self) -> None:
         """Begins a cluster."""
@@ -88,7 +99,7 @@ class Cluster:
         command = [sys.executable, "-c", _RAY, "start", *words, *ports, *_NODE, *_FOR_ALL]
         path = os.pathsep.join(filter(None, (_TARGETS, os.environ.get("PYTHONPATH"))))
         with self._log(name).open("wb") as log:
-            environment = os.environ | _PATIENT | {"PYTHONPATH": path}
+            environment = os.environ | _PATIENT | self._auth | {"PYTHONPATH": path}
             self.nodes[name] = subprocess.Popen(
                 command, env=environment, stdout=log, stderr=log, start_new_session=True
             )
@@ -141,5 +152,7 @@ def _free_ports(count: int) -> list[int]:
 
 if __name__ == "__main__":
     with cluster(Path(sys.argv[1]).absolute()) as running:
-        print(f"export RAY_ADDRESS={running.address}\nends with Ctrl-C", flush=True)
+        for name in ("RAY_ADDRESS", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN"):
+            print(f"export {name}={running.environment[name]}")
+        print("ends with Ctrl-C", flush=True)
         signal.pause()

@@ -64,8 +64,7 @@ class Curation:
         self.log = out.parent / "log"
         words = fine(pictures, out, "--engine", "ray")
         with self.log.open("ab") as log:
-            environment = os.environ | {"RAY_ADDRESS": nodes.address}
-            self.process = subprocess.Popen(words, stdout=log, stderr=log, env=environment)
+            self.process = subprocess.Popen(words, stdout=log, stderr=log, env=nodes.environment)
 
     def __enter__(self) -> "Curation":
         return self
@@ -129,6 +128,15 @@ def test_a_node_that_is_lost_in_the_middle_of_any_stage_takes_nothing_with_it(
     assert files == contents(whole)
     assert len(lost) >= 3, f"too few losses hit a stage: {lost}"
     print(f"{len(lost)} nodes lost at {'; '.join(lost)}: {len(files)} files as on one machine, {took:.0f} s")
+
+
+def test_a_cluster_that_asks_for_a_token_says_so_in_one_line(nodes: Cluster, pictures: Path, tmp_path: Path) -> None:
+    environment = {name: value for name, value in nodes.environment.items() if not name.startswith("RAY_AUTH")}
+    words = fine(pictures, tmp_path / "out", "--engine", "ray")
+    ran = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
+    assert ran.returncode == 1
+    assert "Traceback" not in ran.stderr
+    assert f"the Ray cluster at {nodes.address} asks for a token; set RAY_AUTH_MODE=token" in ran.stderr
 
 
 def test_where_the_head_is_lost_the_command_ends_and_another_cluster_goes_on(

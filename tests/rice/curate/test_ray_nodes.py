@@ -67,21 +67,24 @@ def test_nodes_that_join_get_shards_and_those_that_are_lost_lose_none(tmp_path: 
     words = [sys.executable, str(script), str(tmp_path), str(Path(__file__).parent), str(len(SHARDS))]
     short = tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True)  # for the names of sockets
     hit, waits, killed = Counter[str](), [], []
-    with short as folder, cluster(Path(folder), nodes=1) as nodes, (tmp_path / "log").open("wb") as log:
-        environment = os.environ | {"RAY_ADDRESS": nodes.address}
-        with subprocess.Popen(words, env=environment, stdout=log, stderr=log) as process:
-            try:
-                at_work(nodes, "node0", tmp_path, process)
-                for _ in range(losses):
-                    node = nodes.start_node()
-                    shard, waited = at_work(nodes, node, tmp_path, process)
-                    waits.append(waited)
-                    killed.append(nodes.kill(node))
-                    hit[shard] += 1
-                (tmp_path / "hold").unlink()
-                assert process.wait(AT_MOST) == 0, (tmp_path / "log").read_text()[-3000:]
-            finally:
-                process.kill()
+    with (
+        short as folder,
+        cluster(Path(folder), nodes=1) as nodes,
+        (tmp_path / "log").open("wb") as log,
+        subprocess.Popen(words, env=nodes.environment, stdout=log, stderr=log) as process,
+    ):
+        try:
+            at_work(nodes, "node0", tmp_path, process)
+            for _ in range(losses):
+                node = nodes.start_node()
+                shard, waited = at_work(nodes, node, tmp_path, process)
+                waits.append(waited)
+                killed.append(nodes.kill(node))
+                hit[shard] += 1
+            (tmp_path / "hold").unlink()
+            assert process.wait(AT_MOST) == 0, (tmp_path / "log").read_text()[-3000:]
+        finally:
+            process.kill()
     stage = Counting(tmp_path)
     assert all(stage.finished(shard) for shard in SHARDS)
     begun = Counter(line.split()[0] for line in (tmp_path / "begun.txt").read_text().splitlines())
