@@ -8,6 +8,10 @@ import logging
 import os
 import pickle
 import socket
+import sys
+import threading
+import time
+import traceback
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +23,7 @@ from rice.errors import NO_ROOM, RiceError, out_of_room, require
 
 _MOST_BLOCKS = 10_000
 _ANSWER_S = 10.0
+_ASK_HEAD_S, _HEAD_GONE_AFTER = 5.0, 5
 
 
 class StageActor:
@@ -55,6 +60,8 @@ def on_ray(stage: Stage, shards: Sequence[str], config: EngineConfig) -> Iterato
     ray_data = require("ray.data", "ray")
     if not ray.is_initialized():
         _connect(ray)
+        address = ray.get_runtime_context().gcs_address
+        threading.Thread(target=_watch_head, args=(address,), name="ray-head", daemon=True).start()
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # what goes wrong comes back as an error
     resources = ray.cluster_resources()
     gpus = _gpus(stage, config.device, int(resources.get("GPU", 0)))
@@ -90,7 +97,7 @@ def _connect(ray: Any) -> None:
     except OSError as error:
         if not (address or isinstance(error, ConnectionError)):
             raise  # a disk that is full, or the like
-        if _asks_for_token(ray, error):
+        if "AuthenticationError" in "".join(traceback.format_exception(error)):  # Ray puts its cause into a text
             raise RiceError(
                 f"the Ray cluster at {address or 'this machine'} asks for a token; set RAY_AUTH_MODE=token, with its "
                 "token in ~/.ray/auth_token or RAY_AUTH_TOKEN"
@@ -101,10 +108,22 @@ def _connect(ray: Any) -> None:
         ) from error
 
 
-def _asks_for_token(ray: Any, error: BaseException | None) -> bool:
-    while error is not None and not isinstance(error, ray.exceptions.AuthenticationError):
-        error = error.__cause__ or error.__context__
-    return error is not None
+def _watch_head(address: str) -> None:
+    """Say that the head is gone, once: after a minute without it Ray ends the process, without a word or an error."""
+    host, _, port = address.rpartition(":")
+    missed = 0
+    while missed < _HEAD_GONE_AFTER:
+        time.sleep(_ASK_HEAD_S)
+        try:
+            socket.create_connection((host, int(port)), _ASK_HEAD_S).close()
+            missed = 0
+        except OSError:
+            missed += 1
+    print(  # noqa: T201
+        f"rice: the head of the Ray cluster at {address} does not answer; if it stays away, Ray ends this command "
+        "within a minute. On another cluster, or with --engine local, the same command resumes",
+        file=sys.stderr,
+    )
 
 
 def _rows(ray: Any, done: Any) -> Iterator[dict[str, Any]]:

@@ -26,6 +26,7 @@ pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="needs Linux, for many addresses of one machine"),
 ]
 STAGES = ("scan", "decode", "propose", "embed", "ocr", "label")
+LOSSES = 4
 AT_MOST = 1800
 """Seconds that anything may take on a busy machine."""
 
@@ -56,6 +57,11 @@ def fine(pictures: Path, out: Path, *flags: str) -> list[str]:
     return [*command(pictures, out, *flags), "--per-shard", "2"]
 
 
+def shards_done(out: Path, stage: str) -> int:
+    """By a stage."""
+    return len([path for path in (out / stage).glob("*.json") if path.name != "run.json"])
+
+
 class Curation:
     """A running one, on the cluster."""
 
@@ -75,12 +81,12 @@ class Curation:
 
     def done(self, stage: str) -> int:
         """Shards that are."""
-        return len([path for path in (self.out / stage).glob("*.json") if path.name != "run.json"])
+        return shards_done(self.out, stage)
 
     def until(self, condition: Callable[[], object]) -> float:
-        """Wait for it; how many seconds that took. The command may not end before."""
+        """Wait for it, or for the command to end well; how many seconds that took."""
         begin = time.monotonic()
-        while not condition():
+        while not condition() and self.process.poll() != 0:
             assert self.process.poll() is None, self.log.read_text()[-3000:]
             assert time.monotonic() - begin < AT_MOST, self.log.read_text()[-3000:]
             time.sleep(0.02)
@@ -104,37 +110,47 @@ def caught_at_work(nodes: Cluster, curation: Curation, node: str, stage: str) ->
     """Wait until the stage has done a shard and the node does another; False where the stage is over before."""
     after = STAGES[STAGES.index(stage) + 1]
     curation.until(lambda: (curation.done(stage) and nodes.workers(node)) or curation.done(after))
-    return not curation.done(after)
+    return curation.process.poll() is None and not curation.done(after)
+
+
+def lose_nodes(nodes: Cluster, curation: Curation, whole: Path) -> list[str]:
+    """A node is lost in each stage that one can be caught in; another joins for the next. What was lost, in words."""
+    lost = []
+    for stage in STAGES[:-1]:
+        node = next((name for name in nodes.nodes if name != HEAD), None) or nodes.start_node()
+        if not caught_at_work(nodes, curation, node, stage):
+            continue
+        done, shards = curation.done(stage), shards_done(whole, stage)
+        killed = nodes.kill(node)
+        if done < shards:
+            wait = curation.until(lambda stage=stage, done=done: curation.done(stage) > done)  # type: ignore[misc]
+            lost.append(f"{stage} {done}/{shards} ({killed} processes, next shard after {wait:.1f} s)")
+    return lost
 
 
 def test_a_node_that_is_lost_in_the_middle_of_any_stage_takes_nothing_with_it(
     nodes: Cluster, pictures: Path, whole: Path, tmp_path: Path
 ) -> None:
-    """Another node joins late each time, works and is lost in turn; the last one has no successor."""
-    shards = len(list((whole / "decode").glob("*.parquet")))
-    node, lost = "node1", []
-    with Curation(nodes, pictures, tmp_path / "out") as curation:
-        for stage in STAGES[:-1]:
-            if not caught_at_work(nodes, curation, node, stage):
-                continue
-            done, killed = curation.done(stage), nodes.kill(node)
-            if done < shards:
-                wait = curation.until(lambda stage=stage, done=done: curation.done(stage) > done)  # type: ignore[misc]
-                lost.append(f"{stage} {done}/{shards} ({killed} processes, next shard after {wait:.1f} s)")
-            if stage != STAGES[-2]:
-                node = nodes.start_node()
-        took = curation.finished()
-    files = contents(tmp_path / "out")
-    assert files == contents(whole)
-    assert len(lost) >= 3, f"too few losses hit a stage: {lost}"
-    print(f"{len(lost)} nodes lost at {'; '.join(lost)}: {len(files)} files as on one machine, {took:.0f} s")
+    """Where a busy machine starts a node more slowly than a stage ends, there are further rounds."""
+    lost: list[str] = []
+    rounds = 0
+    while len(lost) < LOSSES:
+        rounds += 1
+        assert rounds <= LOSSES, f"too few losses hit a stage: {lost}"
+        out = tmp_path / str(rounds)
+        with Curation(nodes, pictures, out) as curation:
+            lost += lose_nodes(nodes, curation, whole)
+            curation.finished()
+        files = contents(out)
+        assert files == contents(whole)
+    print(f"{len(lost)} nodes lost in {rounds} rounds at {'; '.join(lost)}: {len(files)} files as on one machine")
 
 
 def test_a_cluster_that_asks_for_a_token_says_so_in_one_line(nodes: Cluster, pictures: Path, tmp_path: Path) -> None:
     environment = {name: value for name, value in nodes.environment.items() if not name.startswith("RAY_AUTH")}
     words = fine(pictures, tmp_path / "out", "--engine", "ray")
     ran = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
-    assert ran.returncode == 1
+    assert ran.returncode == 2
     assert "Traceback" not in ran.stderr
     assert f"the Ray cluster at {nodes.address} asks for a token; set RAY_AUTH_MODE=token" in ran.stderr
 
@@ -151,6 +167,7 @@ def test_where_the_head_is_lost_the_command_ends_and_another_cluster_goes_on(
         status = curation.process.wait(AT_MOST)
         ended = time.monotonic() - begin
     assert status not in (0, None)
+    assert f"the head of the Ray cluster at {nodes.address} does not answer" in curation.log.read_text()
     nodes.start_head()
     with Curation(nodes, pictures, tmp_path / "out") as curation:
         took = curation.finished()
