@@ -195,7 +195,9 @@ def _opened(path: Path) -> Iterator[tuple[Any, Any]]:
     import av
 
     try:
-        container = av.open(str(path), metadata_errors="replace")  # strict, a title in Latin-1 would be an error
+        # Until PyAV 19, which knows no other way, a title in Latin-1 is an error if not told otherwise.
+        lenient = {"metadata_errors": "replace"} if int(av.__version__.partition(".")[0]) < 19 else {}
+        container = av.open(str(path), **lenient)
     except av.error.FFmpegError as error:
         raise RiceError(f"{path} is not a video that can be read ({error.strerror}); is it whole?") from error
     with container:
