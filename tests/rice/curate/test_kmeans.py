@@ -7,7 +7,7 @@ import kmeans_targets as targets
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from ranks import Ranks
 from torch import Tensor
@@ -118,6 +118,7 @@ def test_empty_clusters_take_the_farthest_points_of_the_largest_errors() -> None
 
 
 @given(st.lists(st.tuples(st.integers(0, 50), st.floats(0, 10)), min_size=1, max_size=12), st.floats(0, 1))
+@example([(3, 0.0), (3, 5e-324)], 0.5)
 @settings(max_examples=300, deadline=None)
 def test_children_are_shared_out_by_error_within_their_bounds(cells: list[tuple[int, float]], part: float) -> None:
     sizes_C = torch.tensor([size for size, _ in cells])
@@ -128,7 +129,7 @@ def test_children_are_shared_out_by_error_within_their_bounds(cells: list[tuple[
     assert int(children_C.sum()) == clusters
     assert bool(((children_C >= (sizes_C > 0)) & (children_C <= sizes_C)).all())
     free_C = (children_C > 1) & (children_C < sizes_C)
-    if bool(free_C.all()) and float(errors_C.sum()) > 0:
+    if bool(free_C.all()) and float(errors_C.sum()) > 1e-300:  # below, cells count as without an error
         assert float((children_C - clusters * errors_C / errors_C.sum()).abs().max()) <= 1
 
 
