@@ -229,7 +229,7 @@ def open_safetensors(path: Path, framework: str = "pt") -> Iterator[Any]:
 def sort_facts(path: Path) -> None:
     """Put the facts that a safetensors file notes about itself in the order of their names, in place.
 
-    The library writes them in an order that differs by process; sorted, equal contents are equal files.
+    The library writes them in an order that differs from write to write; sorted, equal contents are equal files.
     """
     with path.open("r+b") as file:
         length = int.from_bytes(file.read(8), "little")
