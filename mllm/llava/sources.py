@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mllm.llava.json_stream import lines_of_jsonl, rows_of_json
 from mllm.llava.parse import TURNS, Reason, RefusedRowError
+from rice.data.parquet import reading_parquet
 from rice.errors import RiceError
 from rice.files import sha256_unchanged
 
@@ -84,27 +84,18 @@ def _lines(path: Path) -> Iterator[Any]:
 
 
 def _opened(path: Path) -> Any:
-    try:
+    with reading_parquet(path):
         return pq.ParquetFile(path, pre_buffer=False)  # with it, the whole file would be held
-    except (pa.ArrowException, OSError) as error:
-        raise _unreadable(path, error) from error
 
 
 def _parquet(path: Path) -> Iterator[Any]:
     file = _opened(path)
-    columns = [name for name in _COLUMNS if name in file.schema_arrow.names]
-    if not {*TURNS, "question"} & set(columns):
-        raise RiceError(f"{path}: expected a column {' or '.join(TURNS)}, got {', '.join(file.schema_arrow.names)}")
-    try:
+    with reading_parquet(path):
+        columns = [name for name in _COLUMNS if name in file.schema_arrow.names]
+        if not {*TURNS, "question"} & set(columns):
+            raise RiceError(f"{path}: expected a column {' or '.join(TURNS)}, got {', '.join(file.schema_arrow.names)}")
         for batch in file.iter_batches(_PARQUET_ROWS, columns=columns):
             yield from batch.to_pylist()
-    except (pa.ArrowException, OSError) as error:
-        raise _unreadable(path, error) from error
-
-
-def _unreadable(path: Path, error: Exception) -> RiceError:
-    reason = " ".join(str(error).split())
-    return RiceError(f"{path} is not a readable Parquet file ({reason[:200]}); get a whole copy")
 
 
 _READERS = {".json": rows_of_json, ".jsonl": _lines, ".parquet": _parquet}

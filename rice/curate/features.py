@@ -6,12 +6,14 @@ Shapes: N rows of a file, D width.
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rice.curate.stage import read_manifest
+from rice.data.parquet import reading_parquet
 from rice.errors import RiceError, os_errors_as
 
 Float32 = NDArray[np.float32]
@@ -113,7 +115,7 @@ def _described(path: Path) -> FeatureFile:
             shape, kind = _parquet_shape(path), np.dtype("float32")
         else:
             raise RiceError(f"expected a file NAME.npy or NAME.parquet, got {path}")
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, OverflowError, TokenError) as error:  # of headers that NumPy reads as Python
         reason = " ".join(str(error).split())
         raise RiceError(f"cannot read features from {path}: {reason}; make the file again") from error
     if len(shape) != 2 or shape[1] < 1 or kind not in (np.float16, np.float32, np.float64):
@@ -131,22 +133,26 @@ def _parquet_shape(path: Path) -> tuple[int, ...]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    file = pq.ParquetFile(path)
-    if COLUMN not in file.schema_arrow.names:
-        raise RiceError(f"{path}: expected a column '{COLUMN}', got {', '.join(file.schema_arrow.names)}")
-    kind = file.schema_arrow.field(COLUMN).type
-    if not (pa.types.is_list(kind) or pa.types.is_fixed_size_list(kind)) or not pa.types.is_floating(kind.value_type):
-        raise RiceError(f"{path}: expected lists of floating point numbers in the column '{COLUMN}', got {kind}")
-    first = next(file.iter_batches(1, columns=[COLUMN]), None)
-    return (file.metadata.num_rows, len(first[COLUMN][0]) if first is not None and len(first) else 1)
+    with reading_parquet(path):
+        file = pq.ParquetFile(path)
+        if COLUMN not in file.schema_arrow.names:
+            raise RiceError(f"{path}: expected a column '{COLUMN}', got {', '.join(file.schema_arrow.names)}")
+        kind = file.schema_arrow.field(COLUMN).type
+        lists = pa.types.is_list(kind) or pa.types.is_fixed_size_list(kind)
+        if not lists or not pa.types.is_floating(kind.value_type):
+            raise RiceError(f"{path}: expected lists of floating point numbers in the column '{COLUMN}', got {kind}")
+        first = next(file.iter_batches(1, columns=[COLUMN]), None)
+        return (file.metadata.num_rows, len(first[COLUMN][0]) if first is not None and len(first) else 1)
 
 
 def _parquet_blocks(path: Path) -> Iterator[Float32]:
     import pyarrow.parquet as pq
 
-    for batch in pq.ParquetFile(path).iter_batches(_AT_ONCE, columns=[COLUMN]):
-        column = batch[COLUMN]
-        values = column.flatten().to_numpy(zero_copy_only=False)
-        if column.null_count or len(values) % max(len(column), 1) or len(set(column.value_lengths().to_pylist())) > 1:
-            raise RiceError(f"{path}: expected rows of one width in the column '{COLUMN}'")
-        yield np.asarray(values, dtype=np.float32).reshape(len(column), -1)
+    with reading_parquet(path):
+        for batch in pq.ParquetFile(path).iter_batches(_AT_ONCE, columns=[COLUMN]):
+            column = batch[COLUMN]
+            values = column.flatten().to_numpy(zero_copy_only=False)
+            lengths = set(column.value_lengths().to_pylist())
+            if column.null_count or len(values) % max(len(column), 1) or len(lengths) > 1:
+                raise RiceError(f"{path}: expected rows of one width in the column '{COLUMN}'")
+            yield np.asarray(values, dtype=np.float32).reshape(len(column), -1)

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rice.curate.tars import DAMAGE, open_tar
+from rice.data.parquet import reading_parquet
 from rice.data.picture import PICTURES
 from rice.errors import RiceError, os_errors_as
 from rice.files import leads_out, sha256_json
@@ -170,24 +171,15 @@ class ParquetShard:
         return int(self._opened().metadata.num_rows)
 
     def _opened(self) -> Any:
-        import pyarrow as pa
         import pyarrow.parquet as pq
 
-        try:
+        with reading_parquet(self.path):
             return pq.ParquetFile(self.path)
-        except (pa.ArrowException, OSError) as error:
-            raise self._unreadable(error) from error
-
-    def _unreadable(self, error: Exception) -> RiceError:
-        reason = " ".join(str(error).split())
-        return RiceError(f"{self.path} is not a readable Parquet file ({reason[:200]}); get a whole copy")
 
     def candidates(self) -> Iterator[Candidate]:
         """By row; named by `key` where there is such a column, else by number."""
-        import pyarrow as pa
-
         file = self._opened()
-        try:
+        with reading_parquet(self.path):
             column = _picture_column(self.path, file.schema_arrow)
             keys = ["key"] if "key" in file.schema_arrow.names else []
             row = 0
@@ -197,8 +189,6 @@ class ParquetShard:
                 for name, content in zip(names, contents, strict=True):
                     yield Candidate(f"row {row}" if name is None else _shown(str(name)), content)
                     row += 1
-        except (pa.ArrowException, OSError) as error:
-            raise self._unreadable(error) from error
 
 
 def find_sources(places: Sequence[Path], per_shard: int) -> list[SourceShard]:

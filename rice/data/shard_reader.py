@@ -24,6 +24,8 @@ from rice.errors import RiceError
 from rice.files import sha256_json
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,200}")
+_MOST = 1 << 40
+"""Of anything that is counted, so that sums are whole numbers of 64 bits."""
 _FACTOR, _LEAST, _LEAST_BYTES = 100, 1 << 30, 8
 """A sidecar may take this many times its size in memory, or a GiB, counting so many bytes for each value."""
 _HEADER = 512
@@ -146,13 +148,14 @@ def read_dataset(folder: Path | str) -> tuple[str, DatasetInfo]:
         raise RiceError(f"no shards at {folder}: {error}; rice pack writes them") from error
     try:
         document = json.loads(content)
-        json.dumps(document, ensure_ascii=False).encode()  # half of a surrogate pair is no text, and has no hash
     except (ValueError, RecursionError) as error:
         raise RiceError(f"{blob.path} is not valid JSON: {error}") from error
     try:
-        return location, _dataset(document)
-    except (KeyError, TypeError, ValueError) as error:
+        info = _dataset(document)
+        fingerprint([info])  # half of a surrogate pair, NaN and what is nested without end have none
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise RiceError(f"{blob.path} is not a data set's description: {error}; write it with rice pack") from error
+    return location, info
 
 
 def fingerprint(infos: Sequence[DatasetInfo]) -> str:
@@ -174,6 +177,8 @@ def _dataset(document: Any) -> DatasetInfo:
     )
     if not shards:
         raise ValueError("it lists no shards")
+    if sum(shard.samples for shard in shards) > _MOST:
+        raise ValueError(f"expected at most {_MOST} samples")
     return DatasetInfo(
         object_classes=_count(document, "object_classes", 0),
         ocr_classes=_count(document, "ocr_classes", 0),
@@ -191,8 +196,8 @@ def _checked_name(name: Any) -> str:
 
 def _count(entry: Any, name: str, least: int) -> int:
     value = entry[name]
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise ValueError(f"expected {name} of at least {least}, got {value!r}")
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= _MOST:
+        raise ValueError(f"expected {name} of at least {least} and at most {_MOST}, got {value!r}")
     return value
 
 
@@ -204,14 +209,14 @@ def _parse(path: str, content: bytes, *, captions: bool) -> Sidecar:
         there = [f for f in fields if f is not CAPTIONS or CAPTIONS.name in file.schema_arrow.names]
         table = file.read(columns=[f.name for f in there])
         columns = {f.name: table[f.name].combine_chunks().cast(f.type) for f in there}
+        for column in columns.values():
+            column.validate(full=True)  # texts are UTF-8
     except (pa.ArrowException, OSError, KeyError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise RiceError(f"{path} is not a shard's sidecar ({reason[:200]}); is it whole?") from error
-    texts = columns.get(CAPTIONS.name)
-    empty = [name for name, column in columns.items() if column.null_count]
-    empty += [CAPTIONS.name] if texts is not None and texts.flatten().null_count else []
+    empty = [name for name, column in columns.items() if _lacks_values(column)]
     if empty:
-        raise RiceError(f"{path}: expected a value in every row, column {empty[0]!r} has none in some; write it anew")
+        raise RiceError(f"{path}: expected a value everywhere, column {empty[0]!r} has none in places; write it anew")
     regions_S, boxes = _unpack(columns["boxes"])
     labels_at, labels_R = _unpack(columns["labels"])
     tokens_S, token_lists = _unpack(columns["tokens"])
@@ -232,7 +237,7 @@ def _parse(path: str, content: bytes, *, captions: bool) -> Sidecar:
         tokens.to_numpy(),
         image_labels_at,
         image_labels.to_numpy(),
-        texts,
+        columns.get(CAPTIONS.name),
     )
 
 
@@ -243,6 +248,14 @@ def _check_growth(path: str, metadata: Any, size: int) -> None:
     grown = sum(max(chunk.total_uncompressed_size, _LEAST_BYTES * chunk.num_values) for chunk in chunks)
     if grown > max(_FACTOR * size, _LEAST):
         raise RiceError(f"{path} has {size:,} bytes and would take {grown:,} in memory; write it anew")
+
+
+def _lacks_values(column: Any) -> bool:
+    """Whether a row, or an element of its lists at any depth, has no value."""
+    if column.null_count:
+        return True
+    kind = column.type
+    return (pa.types.is_list(kind) or pa.types.is_fixed_size_list(kind)) and _lacks_values(column.flatten())
 
 
 def _unpack(column: Any) -> tuple[NDArray[np.int64], Any]:

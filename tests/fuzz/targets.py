@@ -90,6 +90,24 @@ def _refs(root: Path, file: Path) -> None:
     list(pictures)
 
 
+def _make_conversations(root: Path) -> list[str]:
+    """Each kind of file; of Parquet files with pictures in them, too."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    (said,) = _world("**/*.json", layout="llava")(root)
+    rows = json.loads((root / said).read_text())[:2]
+    (root / "b.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    turns = [[{"from": turn["from"], "value": turn["value"]} for turn in row["conversations"]] for row in rows]
+    pictures = [{"bytes": b"\xff\xd8 no JPEG", "path": "a.jpg"}] * len(rows)
+    pq.write_table(
+        pa.table({"id": ["0", "1"], "conversations": turns, "image": pictures}),
+        root / "c.parquet",
+        use_dictionary=False,
+    )
+    return [said, "b.jsonl", "c.parquet"]
+
+
 def _conversations(_: Path, file: Path) -> None:
     from mllm.llava.parse import RefusedRowError, parse_row
     from mllm.llava.sources import find_sources
@@ -129,11 +147,15 @@ def _make_reasons(root: Path) -> list[str]:
 
 
 def _make_shards(root: Path) -> list[str]:
+    import pyarrow.parquet as pq
+
     from rice.data.coco import open_split
     from rice.data.pack import PackConfig, pack_split
 
     materialise(WorldConfig(size=64, train=3, test=1, objects=(1, 2)), root.parent / "world")
-    pack_split(open_split(root.parent / "world", "train"), root, PackConfig(min_edge=8), QUIET)
+    pack_split(open_split(root.parent / "world", "train"), root, PackConfig(min_edge=8, samples_per_shard=2), QUIET)
+    plain = root / "train-000001.parquet"  # what is damaged below compression gets further
+    pq.write_table(pq.read_table(plain), plain, compression="none", use_dictionary=False)
     return sorted(path.name for path in root.iterdir() if not path.name.startswith("."))
 
 
@@ -380,6 +402,25 @@ def _piles(_: Path, file: Path) -> None:
             pass
 
 
+def _make_features(root: Path) -> list[str]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    root.mkdir()
+    features = np.random.default_rng(0).standard_normal((3, 4), dtype=np.float32)
+    np.save(root / "a.npy", features)
+    pq.write_table(pa.table({"feature": list(features)}), root / "b.parquet")
+    return ["a.npy", "b.parquet"]
+
+
+def _features(_: Path, file: Path) -> None:
+    from rice.curate.features import find_features
+
+    for one in find_features(file).files:
+        for _block in one.blocks():
+            pass
+
+
 def targets() -> Iterator[Target]:
     """All of them."""
     boxes = "annotations/instances_train*.json"
@@ -400,7 +441,7 @@ def targets() -> Iterator[Target]:
         "refcoco", _world("refer_seg/refcoco/refs*.p", "refer_seg/refcoco/instances.json", layout="refer"), _refs
     )
     yield Target("grefcoco", _world("refer_seg/grefcoco/grefs*.json", layout="refer"), _refs)
-    yield Target("conversations", _world("**/*.json", layout="llava"), _conversations)
+    yield Target("conversations", _make_conversations, _conversations)
     yield Target("reasons", _make_reasons, _reasons)
     yield Target("labels", _make_labels, _labels)
     yield Target("shards", _make_shards, _shards, 0.5)
@@ -416,3 +457,4 @@ def targets() -> Iterator[Target]:
     yield Target("detections", _make_detections, _detections)
     yield Target("tracks", _make_tracks, _tracks)
     yield Target("piles", _make_piles, _piles)
+    yield Target("features", _make_features, _features)

@@ -46,7 +46,7 @@ def names_in(folder: Path) -> set[Path]:
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("target", targets(), ids=lambda target: target.name)
+@pytest.mark.parametrize("target", list(targets()), ids=lambda target: target.name)
 def test_a_damaged_file_is_read_or_refused_in_one_line(target: Target, tmp_path: Path) -> None:
     root = tmp_path / "tree"
     files = [root / name for name in target.make(root)]

@@ -25,12 +25,12 @@ seeds: 1
 @dataclass(frozen=True)
 class Job:
     """`words` are the verb and its flags but --out, made from the folder of inputs; `out` is a file's name, where it is
-    no folder. `varies`: patterns of files that tell times. `failed`: its exit status on a full disk."""
+    no folder. `varies`: patterns of files that tell times. `failed`: its exit statuses on a full disk."""
 
     words: Callable[[Path], list[object]]
     out: str = "out"
     varies: tuple[str, ...] = ()
-    failed: int = 2
+    failed: tuple[int, ...] = (2,)
     quick: bool = False
 
 
@@ -112,7 +112,9 @@ JOBS: dict[str, Job] = {
         varies=("metrics.jsonl", "course.png"),
         quick=True,
     ),
-    "sweep": Job(lambda at: ["sweep", at / "sweep.yaml"], varies=("results/*", "logs/*", "items/*"), failed=1),
+    "sweep": Job(  # 2 where it cannot begin, 1 where cells failed
+        lambda at: ["sweep", at / "sweep.yaml"], varies=("results/*", "logs/*", "items/*"), failed=(1, 2)
+    ),
     "tables": Job(lambda at: ["tables", at / "sweep"], out="table.md", quick=True),
     "tables of the paper": Job(lambda _: ["tables", "--paper"], quick=True),
     "compare": Job(lambda at: ["compare", at / "sweep"], out="compare.md"),
@@ -141,17 +143,21 @@ JOBS: dict[str, Job] = {
     ),
     "track train": Job(
         lambda at: ["track", "train", "mini", *ENCODER, "--data", at / "clips", "--device", "cpu", *TRACK],
-        varies=("metrics.jsonl", "*.json"),
+        varies=("metrics.jsonl", "*.json", "times/*/*"),
     ),
     "track eval": Job(
         lambda at: ["track", "eval", at / "track/last.safetensors", "--data", at / "clips", "--device", "cpu"],
-        varies=("*.json",),
+        varies=("*.json", "times/*/*"),
     ),
     "track run": Job(
-        lambda at: ["track", "run", clip(at), "--model", at / "track/last.safetensors", "--device", "cpu"]
+        lambda at: ["track", "run", clip(at), "--model", at / "track/last.safetensors", "--device", "cpu"],
+        varies=("*.mp4",),  # frames per second are drawn on it
     ),
     "track score": Job(
-        lambda at: ["track", "score", "--gt", at / "track/tracks/lasot", "--pred", at / "track/tracks/lasot"]
+        lambda at: [
+            *("track", "score", "--protocol", "lasot-matlab"),
+            *("--gt", at / "track/tracks/lasot", "--pred", at / "track/tracks/lasot"),
+        ]
     ),
     "llava prepare": Job(lambda at: ["llava", "prepare", at / "chat/instruct.json", "--images", at / "chat/images"]),
     "llava train": Job(

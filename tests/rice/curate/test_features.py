@@ -53,6 +53,10 @@ def broken(folder: Path, kind: str) -> None:
         np.save(folder / "a.npy", np.array([{}], dtype=object), allow_pickle=True)
     elif kind == "no header":
         (folder / "a.npy").write_bytes(b"")
+    elif kind == "header cut":
+        (folder / "a.npy").write_bytes((folder / "a.npy").read_bytes().replace(b"}", b"("))
+    elif kind == "negative":
+        (folder / "a.npy").write_bytes((folder / "a.npy").read_bytes().replace(b"(23, 5)", b"(-9, 9)"))
     elif kind == "integers":
         np.save(folder / "a.npy", VALUES.astype(np.int32))
     elif kind == "one axis":
@@ -73,6 +77,8 @@ KINDS = [
     "cut off",
     "pickled",
     "no header",
+    "header cut",
+    "negative",
     "integers",
     "one axis",
     "other width",

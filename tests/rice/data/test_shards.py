@@ -16,7 +16,7 @@ import pytest
 from shard_samples import COLOURS, WORDS, painted, write_dataset_of
 
 from rice.data.blobs import Blob, location_of
-from rice.data.shard_reader import Shard, read_dataset
+from rice.data.shard_reader import Shard, fingerprint, read_dataset
 from rice.data.shards import Sample, finished_shard, write_shard
 from rice.errors import NoRoomError, RiceError
 
@@ -190,6 +190,15 @@ def nothing_in_a_row(folder: Path) -> None:
     rewrite(folder / "toy-000000.parquet", width=[96, None, 96, 96])
 
 
+def nothing_in_a_list(column: str, value: list[Any]) -> Callable[[Path], None]:
+    return lambda folder: rewrite(folder / "toy-000000.parquet", **{column: [value] * len(REGIONS[:4])})
+
+
+def key_in_latin_1(folder: Path) -> None:
+    keys = pa.array([b"\xf1"] * 4).cast(pa.string(), safe=False)
+    rewrite(folder / "toy-000000.parquet", key=keys)
+
+
 def no_sidecar(folder: Path) -> None:
     (folder / "toy-000000.parquet").unlink()
 
@@ -215,6 +224,12 @@ def dataset_says(**changes: Any) -> Callable[[Path], None]:
     return change
 
 
+def too_many_in_all(folder: Path) -> None:
+    document = json.loads((folder / "dataset.json").read_text())
+    document["shards"] = [document["shards"][0] | {"samples": 2**39 + 1}] * 2
+    (folder / "dataset.json").write_text(json.dumps(document))
+
+
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
@@ -230,17 +245,33 @@ def dataset_says(**changes: Any) -> Callable[[Path], None]:
         (box_empty, r"00000 has the box \[5, 5, 5, 9\]"),
         (offset_outside, r"the picture of 00003 lies outside the tar"),
         (nothing_in_a_row, r"column 'width' has none"),
+        (nothing_in_a_list("labels", [None]), r"column 'labels' has none"),
+        (nothing_in_a_list("boxes", [None]), r"column 'boxes' has none"),
+        (nothing_in_a_list("boxes", [[0, 0, None, 4]]), r"column 'boxes' has none"),
+        (nothing_in_a_list("tokens", [None]), r"column 'tokens' has none"),
+        (nothing_in_a_list("tokens", [[1, None]]), r"column 'tokens' has none"),
+        (nothing_in_a_list("image_labels", [None]), r"column 'image_labels' has none"),
+        (key_in_latin_1, r"toy-000000\.parquet is not a shard's sidecar \(.*UTF8"),
         (no_sidecar, r"cannot read .*toy-000000\.parquet"),
         (half_a_sidecar, r"toy-000000\.parquet is not a shard's sidecar"),
         (no_column, r"toy-000000\.parquet is not a shard's sidecar"),
         (dataset_says(format=99), r"dataset\.json .* its format is 99"),
         (dataset_says(name="../toy-000000"), r"dataset\.json .* plain file name, got '\.\./toy-000000'"),
-        (dataset_says(samples="4"), r"dataset\.json .* samples of at least 1, got '4'"),
+        (dataset_says(samples="4"), r"dataset\.json .* samples of at least 1 and .* got '4'"),
+        (
+            dataset_says(samples=2**63),
+            r"dataset\.json .* samples of at .* at most \d+, got 9223372036854775808",
+        ),
+        (too_many_in_all, r"dataset\.json .* expected at most \d+ samples"),
         (dataset_says(object_classes=-1), r"dataset\.json .* object_classes of at least 0"),
         (dataset_says(shards=[]), r"dataset\.json .* lists no shards"),
         (lambda folder: (folder / "dataset.json").write_text("{"), r"dataset\.json is not valid JSON"),
         (lambda folder: (folder / "dataset.json").write_text("[" * 100_000), r"dataset\.json is not valid JSON"),
-        (lambda folder: (folder / "dataset.json").write_text('"\\ud800"'), r"dataset\.json is not valid JSON"),
+        (dataset_says(source={"split": "\ud800"}), r"dataset\.json is not a data set's description: .*surrogates"),
+        (
+            dataset_says(source={"min_edge": float("nan")}),
+            r"dataset\.json is not a data set's description: Out of range",
+        ),
         (lambda folder: (folder / "dataset.json").write_text("[]"), r"dataset\.json is not a data set's description"),
         (lambda folder: (folder / "dataset.json").unlink(), r"no shards at .*dataset\.json: No such .*rice pack"),
     ],
@@ -250,6 +281,17 @@ def test_damage_is_named_in_one_line(folder: Path, damage: Callable[[Path], None
     with pytest.raises(RiceError, match=said) as caught:
         opened(folder)[0].images([0, 1])
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("levels", [100, 300, 500, 900, 5000])
+def test_nesting_however_deep_is_read_or_refused(folder: Path, levels: int) -> None:
+    document = json.loads((folder / "dataset.json").read_text()) | {"source": "HERE"}
+    deep = json.dumps(document).replace('"HERE"', f'{{"a": {"[" * levels}{"]" * levels}}}')
+    (folder / "dataset.json").write_text(deep)
+    try:
+        assert len(fingerprint([read_dataset(folder)[1]])) == 64
+    except RiceError:
+        assert levels > 100
 
 
 @pytest.mark.parametrize(
