@@ -3,6 +3,7 @@
 import contextlib
 import os
 import re
+import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
@@ -73,12 +74,14 @@ def join(device: str = "auto", patience: timedelta = _PATIENCE) -> Iterator[Worl
         return
     # Tensors on the CPU go by gloo even in a run on GPUs: counts, and the copies that checkpoints are written from.
     backend = "cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo"
+    hook = sys.excepthook
     if "RANK" in os.environ and "WORLD_SIZE" in os.environ:
         dist.init_process_group(backend, timeout=patience)
     else:
         dist.init_process_group(backend, store=torch._C._distributed_c10d.HashStore(), rank=0, world_size=1)
     try:
         yield World(dist.get_rank(), dist.get_world_size(), chosen)
+        sys.excepthook = hook  # each group wraps the last one's, which names the rank that failed
     except RuntimeError as error:
         said = _LOST.search(str(error))
         if said is None:
