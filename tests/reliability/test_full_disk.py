@@ -1,7 +1,7 @@
 """The disk under --out is full, at several instants of a job, or read-only: one line, nothing half-written is taken for
 whole, and with room the same command ends with the very files of a run that nothing disturbed.
 
-RICE_DISK_JOBS=all tries every verb that writes, or those that it lists with commas between, instead of the quick ones;
+RICE_DISK_JOBS=all tries every command of disk_jobs.py, or those that it lists with commas between, not the quick ones;
 RICE_DISK_SHARES=0.1,0.3,0.5,0.7,0.9 sets the room that there is, as shares of what the job needs (0,0.35,0.7 by
 default). `pytest -rP` shows the figures. A full disk is a tmpfs in a user's own namespace; without these it is skipped.
 """
