@@ -11,10 +11,11 @@ A round, whose every output is deleted after it:
     tables    `rice tables` of the stored results in all four formats, and `rice compare`
     page      `rice report` with cards and figures
 
-After each round, garbage collected: RSS and USS of this process in MiB, its file descriptors, threads and children,
-Python's objects, and files left in the temporary folder, which is the process's own. Results and tracks must be the
-first round's, number for number. The first half warms up; over the second a line is fitted. Flat: RSS and USS rise by
-less than 1 MiB in ten rounds; descriptors, threads, children and files left are never more than in the first half.
+After each round, garbage collected: RSS of this process in MiB, and what of it is anonymous, no library's file; its
+file descriptors, threads and children, Python's objects, and files left in the temporary folder, which is the process's
+own. Results and tracks must be the first round's, number for number. The first half warms up; over the second a line is
+fitted. Flat: RSS and anonymous memory rise by less than 1 MiB in ten rounds; descriptors, threads, children and files
+left are never more than in the first half.
 Exits 1 where anything grows or differs, or where fewer than four rounds tell nothing. The JSON is written after every
 round, so that a soak that is stopped is told.
 """
@@ -41,7 +42,7 @@ from benchmarks.timing import begin
 from rice.files import write_json
 
 LIMIT_MIB_IN_TEN = 1.0
-_MEMORY = ("rss_mib", "uss_mib")
+_MEMORY = ("rss_mib", "anon_mib")
 _COUNTS = ("descriptors", "threads", "children", "left_files")
 _APART, _HERE = "rice-mini", "clip-mini"
 _TRACKER, _CLIPS, _FRAMES = "tracker", "clips", "frames"
@@ -231,11 +232,11 @@ def measure(temporary: Path) -> dict[str, float]:
     """What this process holds now."""
     gc.collect()
     process = psutil.Process()
-    memory = process.memory_full_info()
+    memory = process.memory_info()
     left = [path for path in temporary.rglob("*") if path.is_file()]
     return {
         "rss_mib": memory.rss / 2**20,
-        "uss_mib": memory.uss / 2**20,
+        "anon_mib": (memory.rss - memory.shared) / 2**20,  # USS changes with other processes that map the libraries
         "descriptors": process.num_fds(),
         "threads": process.num_threads(),
         "children": len(process.children(recursive=True)),

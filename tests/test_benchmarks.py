@@ -30,7 +30,7 @@ def test_a_benchmark_says_how_it_is_run() -> None:
 
 def rounds(**series: Sequence[float]) -> list[dict[str, Any]]:
     """Twelve rounds of a soak in which nothing moves but what is given."""
-    still = {"rss_mib": 900.0, "uss_mib": 500.0, "descriptors": 13, "threads": 7, "children": 0}
+    still = {"rss_mib": 900.0, "anon_mib": 500.0, "descriptors": 13, "threads": 7, "children": 0}
     still |= {"objects": 5e5, "left_files": 0, "numbers": "a"}
     return [still | {name: values[i] for name, values in series.items()} for i in range(12)]
 
@@ -42,14 +42,14 @@ def test_a_soak_of_three_rounds_tells_nothing_but_other_numbers() -> None:
 
 def test_a_soak_in_which_only_the_first_half_grows_is_flat() -> None:
     warming = [900.0 + 40 * min(i, 6) for i in range(12)]
-    assert soak.judged(rounds(rss_mib=warming, uss_mib=warming, threads=[min(i, 5) for i in range(12)]))["flat"]
+    assert soak.judged(rounds(rss_mib=warming, anon_mib=warming, threads=[min(i, 5) for i in range(12)]))["flat"]
 
 
 @pytest.mark.parametrize(
     ("name", "values"),
     [
         ("rss_mib", [900 + 0.11 * i for i in range(12)]),
-        ("uss_mib", [900 + 0.4 * i + (-1) ** i for i in range(12)]),
+        ("anon_mib", [900 + 0.4 * i + (-1) ** i for i in range(12)]),
         ("descriptors", [13] * 11 + [14]),
         ("threads", [7] * 6 + [8] * 6),
         ("children", [0] * 10 + [1, 0]),
