@@ -9,7 +9,7 @@ import itertools
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -152,7 +152,7 @@ def read_dataset(folder: Path | str) -> tuple[str, DatasetInfo]:
         raise RiceError(f"{blob.path} is not valid JSON: {error}") from error
     try:
         info = _dataset(document)
-        fingerprint([info])  # half of a surrogate pair, NaN and what is nested without end have none
+        sha256_json([info.classes, info.source])  # half of a surrogate pair, NaN and endless nesting have no hash
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise RiceError(f"{blob.path} is not a data set's description: {error}; write it with rice pack") from error
     return location, info
@@ -160,7 +160,8 @@ def read_dataset(folder: Path | str) -> tuple[str, DatasetInfo]:
 
 def fingerprint(infos: Sequence[DatasetInfo]) -> str:
     """SHA-256 of what the data sets' descriptions say, whichever folders they lie in."""
-    return sha256_json([asdict(info) for info in infos])
+    # Not asdict, which copies every shard and recurses deeper than JSON does.
+    return sha256_json([vars(info) | {"shards": [vars(shard) for shard in info.shards]} for info in infos])
 
 
 def _dataset(document: Any) -> DatasetInfo:
