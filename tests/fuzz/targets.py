@@ -100,11 +100,8 @@ def _make_conversations(root: Path) -> list[str]:
     (root / "b.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
     turns = [[{"from": turn["from"], "value": turn["value"]} for turn in row["conversations"]] for row in rows]
     pictures = [{"bytes": b"\xff\xd8 no JPEG", "path": "a.jpg"}] * len(rows)
-    pq.write_table(
-        pa.table({"id": ["0", "1"], "conversations": turns, "image": pictures}),
-        root / "c.parquet",
-        use_dictionary=False,
-    )
+    table = pa.table({"id": ["0", "1"], "conversations": turns, "image": pictures})
+    pq.write_table(table, root / "c.parquet", compression="none", use_dictionary=False)
     return [said, "b.jsonl", "c.parquet"]
 
 
