@@ -65,7 +65,8 @@ class Config:
     Args:
         minutes: No round begins later than this.
         rounds: At least this many, whatever the time.
-        work: Where to make the folder for everything it writes, deleted in the end. Default: in the temporary folder.
+        work: Where to make the folder for everything it writes, deleted in the end; made where absent. Default: in the
+            temporary folder.
         json: Write the figures here, too.
     """
 
@@ -93,6 +94,8 @@ class Places:
 def main(config: Config) -> int:
     """Soak; 0 where nothing grew and every round gave the same."""
     report = begin(config)
+    if config.work is not None:
+        config.work.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix="soak-", dir=config.work))
     print(f"in {folder}, which stays where a part fails")
     with _own_temporary(folder / "temporary"), (folder / "log").open("w") as log:
